@@ -1,0 +1,43 @@
+"""Header and metadata names of the endpoint picker protocol, in one place.
+
+Source: the Gateway API Inference Extension's proposal 004 (endpoint picker protocol) and the
+names that llm-d-router uses beside them.
+"""
+
+from __future__ import annotations
+
+DESTINATION_ENDPOINT = "x-gateway-destination-endpoint"
+"""The picked endpoints, `ip:port[,ip:port...]` in the order of fallback; header and metadata key."""
+
+DESTINATION_ENDPOINT_SERVED = "x-gateway-destination-endpoint-served"
+"""Metadata key under which the data plane says which endpoint answered."""
+
+DESTINATION_ENDPOINT_SUBSET = "x-gateway-destination-endpoint-subset"
+"""Metadata key under which the data plane narrows the candidates."""
+
+DESTINATION_NAMESPACE = "envoy.lb"
+"""Dynamic metadata namespace of the destination and of the served endpoint."""
+
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+"""Dynamic metadata namespace of the subset hint."""
+
+OBJECTIVE = "x-gateway-inference-objective"
+FAIRNESS_ID = "x-gateway-inference-fairness-id"
+MODEL_NAME_REWRITE = "x-gateway-model-name-rewrite"
+
+OBJECTIVE_NAMES = (OBJECTIVE, "x-llm-d-inference-objective")
+FAIRNESS_ID_NAMES = (FAIRNESS_ID, "x-llm-d-inference-fairness-id")
+MODEL_NAME_REWRITE_NAMES = (MODEL_NAME_REWRITE, "x-llm-d-model-name-rewrite")
+
+STRIPPED_AT_THE_EDGE = (
+    DESTINATION_ENDPOINT,
+    DESTINATION_ENDPOINT_SERVED,
+    DESTINATION_ENDPOINT_SUBSET,
+    "x-gateway-destination-endpoint-fallback",
+)
+"""Request headers that only a picker may set. The edge removes them from what clients send: a
+client that could name its own destination could reach any host (see docs/security.md)."""
+
+POOL_METADATA = "x-pointsman-pool"
+"""gRPC initial metadata by which our gateway tells our picker which pool is meant
+(`namespace/name`). Foreign gateways do not send it; the picker then serves its `-poolName`."""
