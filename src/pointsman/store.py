@@ -1,0 +1,136 @@
+"""The objects as they stand now: get, list, subscribe.
+
+One writer, many readers, one event loop. Objects are frozen, so a reader may keep what it got.
+Readers that watch get batches of changes; a slow reader's batches are folded together by object,
+so that what waits for it is never more than one change for each object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pointsman.resources.base import Ref, Resource
+
+R = TypeVar("R", bound=Resource)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to one object: `old` is None when it came, `new` is None when it went."""
+
+    old: Resource | None
+    new: Resource | None
+
+    @property
+    def ref(self) -> Ref:
+        """The object that changed."""
+        subject = self.new if self.new is not None else self.old
+        if subject is None:
+            raise ValueError("a change has an object before or after it")
+        return subject.ref
+
+
+class Subscription:
+    """The changes since the last look, folded by object."""
+
+    def __init__(self) -> None:
+        self._pending: dict[Ref, Change] = {}
+        self._wake = asyncio.Event()
+
+    def push(self, changes: Iterable[Change]) -> None:
+        """Take in what has changed; the store calls this."""
+        for change in changes:
+            earlier = self._pending.pop(change.ref, None)
+            old = earlier.old if earlier is not None else change.old
+            if old is not None or change.new is not None:
+                self._pending[change.ref] = Change(old, change.new)
+        if self._pending:
+            self._wake.set()
+
+    async def batch(self) -> tuple[Change, ...]:
+        """Wait until something has changed and take all of it."""
+        await self._wake.wait()
+        self._wake.clear()
+        changes = tuple(self._pending.values())
+        self._pending.clear()
+        return changes
+
+    async def __aiter__(self) -> AsyncIterator[tuple[Change, ...]]:
+        """Batches, for as long as the reader wants them."""
+        while True:
+            if changes := await self.batch():
+                yield changes
+
+
+class Store:
+    """All objects of one instance, by kind and name."""
+
+    def __init__(self) -> None:
+        self._objects: dict[tuple[str, str], dict[tuple[str, str], Resource]] = {}
+        self._subscriptions: set[Subscription] = set()
+        self.revision = 0
+        """Grows by one with each batch that changed something."""
+
+    def apply(
+        self, objects: Iterable[Resource] = (), deleted: Iterable[Ref] = ()
+    ) -> tuple[Change, ...]:
+        """Put `objects` in and take `deleted` out, as one batch; tells what really changed."""
+        changes = [
+            *(change for ref in deleted if (change := self._remove(ref)) is not None),
+            *(change for item in objects if (change := self._put(item)) is not None),
+        ]
+        if changes:
+            self.revision += 1
+            for subscription in self._subscriptions:
+                subscription.push(changes)
+        return tuple(changes)
+
+    def find(self, ref: Ref) -> Resource | None:
+        """The object that `ref` names."""
+        return self._objects.get((ref.group, ref.kind), {}).get((ref.namespace, ref.name))
+
+    def get(self, cls: type[R], namespace: str, name: str) -> R | None:
+        """The object of that class and name; `namespace` is "" for kinds of the cluster."""
+        found = self.find(Ref(cls.KIND.group, cls.KIND.kind, namespace, name))
+        return found if isinstance(found, cls) else None
+
+    def list(self, cls: type[R], namespace: str | None = None) -> list[R]:
+        """All objects of that class, in one namespace or in all, sorted by namespace and name."""
+        bucket = self._objects.get((cls.KIND.group, cls.KIND.kind), {})
+        return [
+            item
+            for key, item in sorted(bucket.items())
+            if isinstance(item, cls) and (namespace is None or key[0] == namespace)
+        ]
+
+    def __iter__(self) -> Iterator[Resource]:
+        """Every object, kind by kind."""
+        for _, bucket in sorted(self._objects.items()):
+            yield from (item for _, item in sorted(bucket.items()))
+
+    @contextmanager
+    def subscribe(self) -> Iterator[Subscription]:
+        """Changes from now on."""
+        subscription = Subscription()
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def _put(self, item: Resource) -> Change | None:
+        ref = item.ref
+        bucket = self._objects.setdefault((ref.group, ref.kind), {})
+        old = bucket.get((ref.namespace, ref.name))
+        if old == item:
+            return None
+        bucket[ref.namespace, ref.name] = item
+        return Change(old, item)
+
+    def _remove(self, ref: Ref) -> Change | None:
+        old = self._objects.get((ref.group, ref.kind), {}).pop((ref.namespace, ref.name), None)
+        return Change(old, None) if old is not None else None
