@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 DEFAULT_NAMESPACE = "default"
@@ -26,9 +26,26 @@ class Model(BaseModel):
         alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=True
     )
 
+    UNUSED: ClassVar[frozenset[str]] = frozenset()
+    """Known fields (camelCase) that nothing here reads: dropped without a word."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        # The API server takes a null field for an absent one.
+        if isinstance(data, dict) and (cls.UNUSED or None in data.values()):
+            return {k: v for k, v in data.items() if v is not None and k not in cls.UNUSED}
+        return data
+
     def to_dict(self) -> dict[str, Any]:
         """The value as users write it: camelCase, defaults shown, nothing for what is unset."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Lenient(Model):
+    """A value of an API too large to list: what is not named here is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 class Ref(NamedTuple):

@@ -1,0 +1,341 @@
+"""The objects of Envoy Gateway: Backend, EnvoyExtensionPolicy, EnvoyPatchPolicy, EnvoyGateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pointsman.resources.backend_settings import BackendSettings
+from pointsman.resources.base import Kind, Lenient, Model, Resource
+from pointsman.resources.fields import (
+    DNS_NAME,
+    Broken,
+    Duration,
+    Flag,
+    Group,
+    Int32,
+    KindName,
+    NamespaceName,
+    ObjectName,
+    Port,
+    SectionName,
+    obey,
+)
+from pointsman.resources.gateways import GROUP as GATEWAY_GROUP
+
+GROUP = "gateway.envoyproxy.io"
+DEFAULT_CONTROLLER_NAME = "gateway.envoyproxy.io/gatewayclass-controller"
+CONFIG_KEY = "envoy-gateway.yaml"
+"""The key of a ConfigMap under which an EnvoyGateway configuration is found."""
+
+POLICY_TARGET_KINDS = ("Gateway", "HTTPRoute", "GRPCRoute", "UDPRoute", "TCPRoute", "TLSRoute")
+
+IP_ADDRESS = (
+    r"^((25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)\.){3}(25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)$"
+    r"|^(([0-9a-fA-F]{1,4}:){1,7}[0-9a-fA-F]{1,4}|::"
+    r"|(([0-9a-fA-F]{1,4}:){0,5})?(:[0-9a-fA-F]{1,4}){1,2})$"
+)
+ATTRIBUTE = (
+    r"^(connection\.|source\.|destination\.|request\.|response\.|upstream\.|xds\.route_)[a-z_1-9]*$"
+)
+PATCHED_TYPES = Literal[
+    "type.googleapis.com/envoy.config.listener.v3.Listener",
+    "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+    "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+    "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+]
+BackendPort = Annotated[int, Field(strict=True, ge=0, le=65535)]
+Attribute = Annotated[str, Field(pattern=ATTRIBUTE)]
+
+
+class FQDNEndpoint(Model):
+    """A server by its DNS name."""
+
+    hostname: str = Field(min_length=1, max_length=253, pattern=DNS_NAME)
+    port: BackendPort
+
+
+class IPEndpoint(Model):
+    """A server by its address."""
+
+    address: str = Field(min_length=3, max_length=45, pattern=IP_ADDRESS)
+    port: BackendPort
+
+
+class UnixSocket(Model):
+    """A server of this machine by its socket."""
+
+    path: str
+
+
+class BackendEndpoint(Model):
+    """One server; exactly one of the fields is set."""
+
+    fqdn: FQDNEndpoint | None = None
+    ip: IPEndpoint | None = None
+    unix: UnixSocket | None = None
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        return obey(self, self._broken())
+
+    def _broken(self) -> Iterator[Broken]:
+        given = [item for item in (self.fqdn, self.ip, self.unix) if item is not None]
+        if len(given) != 1:
+            yield (), "must have exactly one of fqdn, ip and unix"
+
+
+class BackendSpec(Model):
+    """Servers outside of the cluster, and how they are spoken to."""
+
+    endpoints: Annotated[tuple[BackendEndpoint, ...], Field(min_length=1, max_length=64)] = ()
+    app_protocols: tuple[
+        Literal[
+            "gateway.envoyproxy.io/h2c", "gateway.envoyproxy.io/ws", "gateway.envoyproxy.io/wss"
+        ],
+        ...,
+    ] = ()
+    fallback: Flag | None = None
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        return obey(self, self._broken())
+
+    def _broken(self) -> Iterator[Broken]:
+        named = [item.fqdn is not None for item in self.endpoints]
+        if any(named) and not all(named):
+            yield ("endpoints",), "must not mix fqdn with other kinds of address"
+
+
+class Backend(Resource):
+    """Servers that are no Service."""
+
+    KIND: ClassVar[Kind] = Kind(GROUP, "v1alpha1", "Backend", "backends", ("be",))
+
+    spec: BackendSpec
+
+
+class PolicyTargetRef(Model):
+    """A Gateway or route of the policy's namespace."""
+
+    group: Group
+    kind: KindName
+    name: ObjectName
+    section_name: SectionName | None = None
+
+
+class TargetSelector(Model):
+    """All objects of a kind in the policy's namespace that have these labels."""
+
+    group: Group = GATEWAY_GROUP
+    kind: KindName
+    match_labels: dict[str, str]
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        return obey(self, self._broken())
+
+    def _broken(self) -> Iterator[Broken]:
+        if self.group != GATEWAY_GROUP:
+            yield ("group",), f"must be {GATEWAY_GROUP}"
+
+
+class ExtensionBackendRef(Model):
+    """The server of an extension: a Service or a Backend."""
+
+    group: Group = ""
+    kind: KindName = "Service"
+    name: ObjectName
+    namespace: NamespaceName | None = None
+    port: Port | None = None
+    fallback: Flag | None = None
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        return obey(self, self._broken())
+
+    def _broken(self) -> Iterator[Broken]:
+        if self.kind not in ("Service", "Backend"):
+            yield ("kind",), f"must be Service or Backend, is {self.kind}"
+        if self.group not in ("", GROUP):
+            yield ("group",), f"must be '' or {GROUP}, is {self.group}"
+        if self.group == "" and self.kind == "Service" and self.port is None:
+            yield ("port",), "is required for a Service"
+
+
+class ProcessingSide(Model):
+    """What of requests (or of responses) the processor is sent beside the headers."""
+
+    body: Literal["Streamed", "Buffered", "BufferedPartial", "FullDuplexStreamed"] | None = None
+    attributes: tuple[Attribute, ...] = ()
+
+
+class ProcessingMode(Model):
+    """What the processor is sent; a side that is absent is not sent at all."""
+
+    allow_mode_override: Flag = False
+    request: ProcessingSide | None = None
+    response: ProcessingSide | None = None
+
+
+class ExtProcMetadata(Model):
+    """Which dynamic metadata the processor may read and write."""
+
+    accessible_namespaces: tuple[str, ...] = ()
+    writable_namespaces: tuple[str, ...] = Field(default=(), max_length=8)
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        return obey(self, self._broken())
+
+    def _broken(self) -> Iterator[Broken]:
+        for position, namespace in enumerate(self.writable_namespaces):
+            if namespace.startswith("envoy.filters.http"):
+                where = ("writableNamespaces", position)
+                yield where, "must not be the namespace of one of Envoy's own HTTP filters"
+
+
+class ExtProc(Model):
+    """An external processor that requests are shown to."""
+
+    backend_refs: tuple[ExtensionBackendRef, ...] = Field(default=(), max_length=16)
+    backend_settings: BackendSettings | None = None
+    message_timeout: Duration | None = None
+    fail_open: Flag = False
+    processing_mode: ProcessingMode | None = None
+    metadata: ExtProcMetadata | None = None
+
+
+class ExtensionPolicySpec(Model):
+    """Extensions, and which Gateways or routes they are for."""
+
+    target_ref: PolicyTargetRef | None = None
+    """Deprecated in favour of `target_refs`, and still what many files have."""
+    target_refs: tuple[PolicyTargetRef, ...] | None = None
+    target_selectors: tuple[TargetSelector, ...] = ()
+    ext_proc: tuple[ExtProc, ...] = Field(default=(), max_length=16)
+    lua: tuple[dict[str, Any], ...] = Field(default=(), max_length=16)
+    """Taken as it is: not supported, which a condition says."""
+    wasm: tuple[dict[str, Any], ...] = Field(default=(), max_length=16)
+    """Taken as it is: not supported, which a condition says."""
+
+    @property
+    def targets(self) -> tuple[PolicyTargetRef, ...]:
+        """The named targets, whichever field they are written in."""
+        single = (self.target_ref,) if self.target_ref is not None else ()
+        return single + (self.target_refs or ())
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        return obey(self, self._broken())
+
+    def _broken(self) -> Iterator[Broken]:
+        given = (self.target_ref is not None) + (self.target_refs is not None)
+        if given != 1 and not self.target_selectors:
+            yield (), "must have either targetRef or targetRefs (or targetSelectors)"
+        if self.target_ref is not None:
+            yield from _target_rules(self.target_ref, ("targetRef",))
+        for position, ref in enumerate(self.target_refs or ()):
+            yield from _target_rules(ref, ("targetRefs", position))
+
+
+def _target_rules(ref: PolicyTargetRef, where: tuple[str | int, ...]) -> Iterator[Broken]:
+    if ref.group != GATEWAY_GROUP:
+        yield (*where, "group"), f"must be {GATEWAY_GROUP}, is {ref.group!r}"
+    if ref.kind not in POLICY_TARGET_KINDS:
+        yield (*where, "kind"), f"must be one of {', '.join(POLICY_TARGET_KINDS)}, is {ref.kind!r}"
+    if ref.section_name is not None:
+        yield (*where, "sectionName"), "is not supported by this policy"
+
+
+class EnvoyExtensionPolicy(Resource):
+    """External processors for Gateways and routes."""
+
+    KIND: ClassVar[Kind] = Kind(
+        GROUP, "v1alpha1", "EnvoyExtensionPolicy", "envoyextensionpolicies", ("eep",)
+    )
+
+    spec: ExtensionPolicySpec
+
+
+class PatchOperation(Model):
+    """One JSON patch operation (RFC 6902), its place also by JSONPath."""
+
+    op: Literal["add", "remove", "replace", "move", "copy", "test"]
+    path: str | None = None
+    json_path: str | None = None
+    from_: str | None = Field(default=None, alias="from")
+    value: Any = None
+
+    @property
+    def has_value(self) -> bool:
+        """A value was written down (a null is none)."""
+        return self.value is not None
+
+
+class EnvoyPatch(Model):
+    """A patch of one generated Envoy resource."""
+
+    type: PATCHED_TYPES
+    name: str
+    operation: PatchOperation
+
+
+class PatchTargetRef(Model):
+    """The Gateway whose Envoy is patched."""
+
+    group: Group
+    kind: KindName
+    name: ObjectName
+
+
+class PatchPolicySpec(Model):
+    """Patches, and whose Envoy they are for."""
+
+    type: Literal["JSONPatch"]
+    target_ref: PatchTargetRef
+    json_patches: tuple[EnvoyPatch, ...] = ()
+    priority: Int32 = 0
+    """Lower is applied first."""
+
+
+class EnvoyPatchPolicy(Resource):
+    """Patches of the generated Envoy configuration."""
+
+    KIND: ClassVar[Kind] = Kind(
+        GROUP, "v1alpha1", "EnvoyPatchPolicy", "envoypatchpolicies", ("epp",)
+    )
+
+    spec: PatchPolicySpec
+
+
+class GatewayConfig(Lenient):
+    """Which GatewayClasses are ours."""
+
+    controller_name: str = DEFAULT_CONTROLLER_NAME
+
+
+class ExtensionAPIs(Lenient):
+    """Switches of the optional kinds."""
+
+    enable_backend: Flag = False
+    enable_envoy_patch_policy: Flag = False
+
+
+class ProviderConfig(Lenient):
+    """Where Envoy Gateway runs; kept for show."""
+
+    type: str = "Kubernetes"
+
+
+class EnvoyGatewayConfig(Lenient):
+    """The configuration of Envoy Gateway itself, as a ConfigMap carries it."""
+
+    api_version: Literal["gateway.envoyproxy.io/v1alpha1"]
+    kind: Literal["EnvoyGateway"]
+    gateway: GatewayConfig = GatewayConfig()
+    provider: ProviderConfig = ProviderConfig()
+    extension_apis: ExtensionAPIs = ExtensionAPIs()
