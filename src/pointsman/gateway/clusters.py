@@ -1,0 +1,137 @@
+"""Clusters and their endpoints, in the shape of Envoy Gateway v1.3."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from pointsman.gateway import names, snapshot
+from pointsman.gateway.backends import Address, Destination
+from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, socket_address, wrapped
+from pointsman.gateway.snapshot import EnvoyResource, Key
+from pointsman.resources.base import Ref
+
+CONNECT_TIMEOUT_S = 10.0
+BUFFER_LIMIT_BYTES = 32 * 1024
+DNS_REFRESH_S = 30
+MAX_RETRIES = 1024
+
+HTTP2_OPTIONS = {
+    "initial_stream_window_size": wrapped(64 * 1024),
+    "initial_connection_window_size": wrapped(1024 * 1024),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """What a policy may say of a cluster."""
+
+    connect_timeout_s: float = CONNECT_TIMEOUT_S
+    breakers: dict[str, Any] = field(default_factory=dict)
+    """Fields of Envoy's circuit breaker thresholds."""
+    is_http2: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """One backend among those of a cluster."""
+
+    region: str
+    weight: int
+    addresses: tuple[Address, ...]
+
+
+def locality(cluster: str, index: int, weight: int, destination: Destination) -> Locality:
+    """The backend at `index` of the rule whose cluster this is."""
+    return Locality(names.rule_backend(cluster, index), weight, destination.addresses)
+
+
+def eds_cluster(
+    name: str, localities: Sequence[Locality], settings: ClusterSettings, origins: tuple[Ref, ...]
+) -> list[EnvoyResource]:
+    """A cluster whose addresses are known: the cluster, and its endpoints beside it."""
+    message = _cluster(name, settings)
+    message.type = cluster_pb2.Cluster.EDS
+    message.eds_cluster_config.CopyFrom(
+        cluster_pb2.Cluster.EdsClusterConfig(eds_config=ADS, service_name=name)
+    )
+    message.ignore_health_on_host_removal = True
+    return [
+        EnvoyResource(Key(snapshot.CLUSTER, name), message, origins),
+        endpoints(name, localities, origins),
+    ]
+
+
+def dns_cluster(
+    name: str, localities: Sequence[Locality], settings: ClusterSettings, origins: tuple[Ref, ...]
+) -> list[EnvoyResource]:
+    """A cluster whose hosts are names that Envoy resolves and resolves again."""
+    message = _cluster(name, settings)
+    message.type = cluster_pb2.Cluster.STRICT_DNS
+    message.dns_refresh_rate.CopyFrom(seconds(DNS_REFRESH_S))
+    message.respect_dns_ttl = True
+    message.load_assignment.CopyFrom(_load_assignment(name, localities))
+    return [EnvoyResource(Key(snapshot.CLUSTER, name), message, origins)]
+
+
+def endpoints(name: str, localities: Sequence[Locality], origins: tuple[Ref, ...]) -> EnvoyResource:
+    """The endpoints of an EDS cluster."""
+    message = _load_assignment(name, localities)
+    return EnvoyResource(Key(snapshot.ENDPOINTS, name), message, origins)
+
+
+def http2_protocol_options() -> dict[str, AnyMessage]:
+    """Speak HTTP/2 to the servers of a cluster, whatever the client speaks."""
+    options = http_protocol_options_pb2.HttpProtocolOptions(
+        explicit_http_config={"http2_protocol_options": HTTP2_OPTIONS}
+    )
+    return {names.HTTP_PROTOCOL_OPTIONS: packed(options)}
+
+
+def _cluster(name: str, settings: ClusterSettings) -> cluster_pb2.Cluster:
+    breakers = {"max_retries": wrapped(MAX_RETRIES), **settings.breakers}
+    return cluster_pb2.Cluster(
+        name=name,
+        connect_timeout=seconds(settings.connect_timeout_s),
+        lb_policy="LEAST_REQUEST",
+        dns_lookup_family="V4_PREFERRED",
+        common_lb_config={"locality_weighted_lb_config": {}},
+        per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
+        circuit_breakers={"thresholds": [breakers]},
+        typed_extension_protocol_options=(http2_protocol_options() if settings.is_http2 else None),
+    )
+
+
+def _load_assignment(
+    name: str, localities: Sequence[Locality]
+) -> endpoint_pb2.ClusterLoadAssignment:
+    return endpoint_pb2.ClusterLoadAssignment(
+        cluster_name=name,
+        endpoints=[
+            {
+                "locality": {"region": item.region},
+                "load_balancing_weight": wrapped(item.weight),
+                "lb_endpoints": [
+                    {
+                        "load_balancing_weight": wrapped(1),
+                        "endpoint": {"address": _address(address)},
+                    }
+                    for address in item.addresses
+                ],
+            }
+            for item in localities
+            if item.weight > 0
+        ],
+    )
+
+
+def _address(address: Address) -> dict[str, Any]:
+    if address.port == 0:
+        return pipe_address(address.host)
+    return socket_address(address.host, address.port)

@@ -1,0 +1,95 @@
+"""The conditions that a translation gives, and their texts.
+
+A condition here is a plain mapping without its time: whoever writes it back adds the time, and
+keeps the old one where nothing changed. Types and reasons are those of the Gateway API, the
+inference extension and Envoy Gateway v1.3; users search for the texts, so those are theirs too
+where they have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pointsman.resources.base import Resource
+
+Condition = Mapping[str, Any]
+
+TRUE = "True"
+FALSE = "False"
+UNKNOWN = "Unknown"
+
+CLASS_ACCEPTED = "Valid GatewayClass"
+GATEWAY_ACCEPTED = "The Gateway has been scheduled by Pointsman"
+GATEWAY_ADOPTED = (
+    'The Gateway has been scheduled by Pointsman; no GatewayClass "{name}" is defined, so the '
+    "class was adopted on this machine"
+)
+GATEWAY_PROGRAMMED = "Address assigned to the Gateway, {ready}/{wanted} envoy replicas available"
+GATEWAY_NO_ADDRESS = "No addresses have been assigned to the Gateway"
+GATEWAY_LISTENERS_INVALID = "No listener of the Gateway is valid"
+LISTENER_PROGRAMMED = "Sending translated listener configuration to the data plane"
+LISTENER_ACCEPTED = "Listener has been successfully translated"
+LISTENER_REFS_RESOLVED = "Listener references have been resolved"
+ROUTE_ACCEPTED = "Route is accepted"
+ROUTE_REFS_RESOLVED = "Resolved all the Object references for the Route"
+ROUTE_NO_HOSTNAMES = (
+    "There were no hostname intersections between the HTTPRoute and this parent ref's Listener(s)."
+)
+ROUTE_NO_LISTENERS = "There are no ready listeners for this parent ref"
+POLICY_ACCEPTED = "Policy has been accepted."
+PATCHES_PROGRAMMED = "Patches have been successfully applied."
+PATCHES_DISABLED = "EnvoyPatchPolicy is disabled in the EnvoyGateway configuration"
+BACKEND_ACCEPTED = "The Backend was accepted"
+BACKEND_DISABLED = (
+    "The Backend was not accepted since Backend is not enabled in Envoy Gateway Config"
+)
+POOL_ACCEPTED = "The InferencePool is served by the Gateway"
+POOL_PICKER_RESOLVED = "The endpoint picker has been resolved"
+POOL_PICKER_PROVIDED = (
+    "Service {name} is not defined; Pointsman provides the endpoint picker on this machine"
+)
+MODEL_ACCEPTED = "The model is served by the pool"
+
+
+def condition(
+    subject: Resource, kind: str, status: str, reason: str, message: str
+) -> dict[str, Any]:
+    """One condition about `subject` as it stands in this generation."""
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": subject.metadata.generation,
+    }
+
+
+def accepted(subject: Resource, message: str) -> dict[str, Any]:
+    """Accepted=True."""
+    return condition(subject, "Accepted", TRUE, "Accepted", message)
+
+
+def not_accepted(subject: Resource, reason: str, message: str) -> dict[str, Any]:
+    """Accepted=False for a reason."""
+    return condition(subject, "Accepted", FALSE, reason, message)
+
+
+def programmed(subject: Resource, message: str) -> dict[str, Any]:
+    """Programmed=True."""
+    return condition(subject, "Programmed", TRUE, "Programmed", message)
+
+
+def not_programmed(subject: Resource, reason: str, message: str) -> dict[str, Any]:
+    """Programmed=False for a reason."""
+    return condition(subject, "Programmed", FALSE, reason, message)
+
+
+def refs_resolved(subject: Resource, message: str) -> dict[str, Any]:
+    """ResolvedRefs=True."""
+    return condition(subject, "ResolvedRefs", TRUE, "ResolvedRefs", message)
+
+
+def refs_unresolved(subject: Resource, reason: str, message: str) -> dict[str, Any]:
+    """ResolvedRefs=False for a reason."""
+    return condition(subject, "ResolvedRefs", FALSE, reason, message)

@@ -1,0 +1,292 @@
+"""InferencePools as backends: their cluster, their picker, and the question on the route.
+
+A pool's cluster sends a request to the endpoint that the picker wrote into the dynamic metadata,
+never to one that a header names: a header could be a client's. A list is followed on failure, an
+address outside the pool is skipped, and where no picker answered the failure mode decides: FailOpen
+is least request among the pool, FailClose is 503. (`override_host` needs a field that the Python
+types lack, so it travels as a TypedStruct; tests look at its effect.)
+
+Our own picker sees the whole body once (BUFFERED) and nothing of the answer; Envoy keeps its
+stream open until the request has ended, however it ends. `failure_mode_allow` is always on for it,
+so that a picker that dies cuts no running answer: failing closed is the load balancer's part. A
+picker that is not ours may answer the headers only after the body, which deadlocks in any mode but
+FULL_DUPLEX_STREAMED.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from google.protobuf.struct_pb2 import Struct
+from xds.type.v3 import typed_struct_pb2
+
+from pointsman.gateway import clusters, names, snapshot
+from pointsman.gateway.backends import Destination, Unresolved
+from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, wrapped
+from pointsman.gateway.snapshot import EnvoyResource, Key
+from pointsman.inference import headers
+from pointsman.resources.base import Ref
+from pointsman.resources.inference_extension import InferencePool
+
+CONCURRENCY = 40_000
+"""Circuit breakers of pools and pickers: Envoy's 1,024 refuses what model servers could queue."""
+
+POOL_CONNECT_TIMEOUT_S = 5.0
+POOL_IDLE_TIMEOUT_S = 4.0
+"""Below the 5 s keep-alive of uvicorn, so that no request meets a closing connection."""
+
+PICKER_CONNECT_TIMEOUT_S = 1.0
+PICKER_MESSAGE_TIMEOUT_S = 5.0
+"""How long a picker of ours may be silent; it extends its own deadline while a request queues."""
+PICKER_MAX_MESSAGE_TIMEOUT_S = 600.0
+FOREIGN_PICKER_STREAM_S = 60.0
+"""Ends a foreign picker's stream that hangs: no message timeout fires in full duplex."""
+PICKER_STREAM_WINDOW_BYTES = 16 * 1024 * 1024
+PICKER_CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024
+
+FAIL_OPEN = "FailOpen"
+
+_POLICY = "envoy.load_balancing_policies"
+_POLICY_TYPE = "type.googleapis.com/envoy.extensions.load_balancing_policies"
+
+
+@dataclass(frozen=True, slots=True)
+class Picker:
+    """Who picks for a pool."""
+
+    cluster: str
+    is_own: bool
+    is_provided: bool = False
+    """The pool names a Service that is not defined; ours stands in for it."""
+    destination: Destination | None = None
+
+
+def pool_cluster(destination: Destination, pool: InferencePool) -> list[EnvoyResource]:
+    """The model servers of a pool."""
+    name = names.pool(destination.ref)
+    origins = (destination.ref,)
+    message = cluster_pb2.Cluster(
+        name=name,
+        type="EDS",
+        eds_cluster_config={"service_name": name, "eds_config": ADS},
+        connect_timeout=seconds(POOL_CONNECT_TIMEOUT_S),
+        ignore_health_on_host_removal=True,
+        circuit_breakers={"thresholds": [_breakers()]},
+        load_balancing_policy={"policies": [{"typed_extension_config": _override_host(pool)}]},
+        typed_extension_protocol_options={
+            names.HTTP_PROTOCOL_OPTIONS: packed(_pool_protocol(destination))
+        },
+    )
+    members = clusters.Locality(name, 1, destination.addresses)
+    return [
+        EnvoyResource(Key(snapshot.CLUSTER, name), message, origins),
+        clusters.endpoints(name, [members], origins),
+    ]
+
+
+def own_picker_cluster(socket_path: str) -> EnvoyResource:
+    """Our picker behind its Unix socket: health checked, ejected on the first failure.
+
+    Outlier detection on local errors takes a dead picker out at once, health checks bring it back.
+    """
+    name = names.OWN_PICKER_CLUSTER
+    protocol = http_protocol_options_pb2.HttpProtocolOptions(
+        explicit_http_config={
+            "http2_protocol_options": {
+                "initial_stream_window_size": wrapped(PICKER_STREAM_WINDOW_BYTES),
+                "initial_connection_window_size": wrapped(PICKER_CONNECTION_WINDOW_BYTES),
+            }
+        }
+    )
+    endpoint = {"endpoint": {"address": pipe_address(socket_path)}}
+    message = cluster_pb2.Cluster(
+        name=name,
+        type="STATIC",
+        connect_timeout=seconds(PICKER_CONNECT_TIMEOUT_S),
+        load_assignment=endpoint_pb2.ClusterLoadAssignment(
+            cluster_name=name, endpoints=[{"lb_endpoints": [endpoint]}]
+        ),
+        circuit_breakers={"thresholds": [_breakers()]},
+        common_lb_config={"healthy_panic_threshold": {"value": 0}},
+        health_checks=[
+            {
+                "timeout": seconds(1),
+                "interval": seconds(0.5),
+                "no_traffic_interval": seconds(0.5),
+                "unhealthy_threshold": wrapped(1),
+                "healthy_threshold": wrapped(1),
+                "grpc_health_check": {},
+            }
+        ],
+        outlier_detection={
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": wrapped(1),
+            "max_ejection_percent": wrapped(100),
+            "base_ejection_time": seconds(0.5),
+            "enforcing_consecutive_5xx": wrapped(0),
+            "enforcing_consecutive_gateway_failure": wrapped(0),
+        },
+        typed_extension_protocol_options={names.HTTP_PROTOCOL_OPTIONS: packed(protocol)},
+    )
+    return EnvoyResource(Key(snapshot.CLUSTER, name), message)
+
+
+def foreign_picker_cluster(pool: Ref, destination: Destination) -> list[EnvoyResource]:
+    """The Service that a pool names as its picker.
+
+    It speaks TLS with a certificate of its own making, as the inference extension's pickers do,
+    unless its port says h2c.
+    """
+    name = names.pool_picker(pool)
+    settings = clusters.ClusterSettings(
+        connect_timeout_s=PICKER_CONNECT_TIMEOUT_S, breakers=_breakers()
+    )
+    members = [clusters.Locality(name, 1, destination.addresses)]
+    found = clusters.eds_cluster(name, members, settings, (pool, destination.ref))
+    message: Any = found[0].message
+    protocol = http_protocol_options_pb2.HttpProtocolOptions(
+        explicit_http_config={"http2_protocol_options": clusters.HTTP2_OPTIONS},
+        common_http_protocol_options={"max_stream_duration": seconds(FOREIGN_PICKER_STREAM_S)},
+    )
+    message.typed_extension_protocol_options[names.HTTP_PROTOCOL_OPTIONS].CopyFrom(packed(protocol))
+    if not destination.is_plaintext:
+        message.transport_socket.name = names.TLS
+        context = tls_pb2.UpstreamTlsContext(common_tls_context={})
+        message.transport_socket.typed_config.CopyFrom(packed(context))
+    return found
+
+
+def pool_filter() -> ext_proc_pb2.ExternalProcessor:
+    """The filter on the listener, which asks nobody until a route's override says whom."""
+    return ext_proc_pb2.ExternalProcessor(
+        grpc_service={"envoy_grpc": {"cluster_name": names.OWN_PICKER_CLUSTER}},
+        failure_mode_allow=True,
+        processing_mode={
+            "request_header_mode": "SKIP",
+            "response_header_mode": "SKIP",
+            "request_trailer_mode": "SKIP",
+            "response_trailer_mode": "SKIP",
+        },
+        message_timeout=seconds(PICKER_MESSAGE_TIMEOUT_S),
+        max_message_timeout=seconds(PICKER_MAX_MESSAGE_TIMEOUT_S),
+        metadata_options={
+            "receiving_namespaces": {"untyped": [headers.DESTINATION_NAMESPACE]},
+            "forwarding_namespaces": {
+                "untyped": [headers.DESTINATION_NAMESPACE, headers.SUBSET_NAMESPACE]
+            },
+        },
+    )
+
+
+def route_override(pool: InferencePool, picker: Picker) -> ext_proc_pb2.ExtProcPerRoute:
+    """Ask this pool's picker on this route, in the mode that suits it."""
+    meta = pool.metadata
+    if picker.is_own:
+        mode = {
+            "request_header_mode": "SEND",
+            "request_body_mode": "BUFFERED",
+            "request_trailer_mode": "SKIP",
+            "response_header_mode": "SKIP",
+            "response_body_mode": "NONE",
+            "response_trailer_mode": "SEND",
+        }
+        told = [{"key": headers.POOL_METADATA, "value": f"{meta.namespace}/{meta.name}"}]
+        allow = True
+    else:
+        mode = {
+            "request_header_mode": "SEND",
+            "request_body_mode": "FULL_DUPLEX_STREAMED",
+            "request_trailer_mode": "SEND",
+            "response_header_mode": "SEND",
+            "response_body_mode": "NONE",
+            "response_trailer_mode": "SKIP",
+        }
+        told = []
+        allow = _fails_open(pool)
+    return ext_proc_pb2.ExtProcPerRoute(
+        overrides={
+            "processing_mode": mode,
+            "grpc_service": {"envoy_grpc": {"cluster_name": picker.cluster}},
+            "grpc_initial_metadata": told,
+            "failure_mode_allow": wrapped(allow),
+        }
+    )
+
+
+def missing_picker(pool: InferencePool) -> Unresolved:
+    """The pool's picker is named, is not there, and nobody provides one."""
+    reference = pool.spec.endpoint_picker_ref
+    name = reference.name if reference is not None else ""
+    where = f"{pool.metadata.namespace}/{name}"
+    return Unresolved("InvalidExtensionRef", f"Service {where}, the endpoint picker, is not found")
+
+
+def _fails_open(pool: InferencePool) -> bool:
+    reference = pool.spec.endpoint_picker_ref
+    return reference is None or reference.failure_mode == FAIL_OPEN
+
+
+def _breakers() -> dict[str, Any]:
+    limit = wrapped(CONCURRENCY)
+    return {
+        "max_connections": limit,
+        "max_pending_requests": limit,
+        "max_requests": limit,
+        "max_retries": limit,
+    }
+
+
+def _pool_protocol(destination: Destination) -> http_protocol_options_pb2.HttpProtocolOptions:
+    protocol = (
+        {"http2_protocol_options": clusters.HTTP2_OPTIONS}
+        if destination.is_http2
+        else {"http_protocol_options": {}}
+    )
+    return http_protocol_options_pb2.HttpProtocolOptions(
+        explicit_http_config=protocol,
+        common_http_protocol_options={"idle_timeout": seconds(POOL_IDLE_TIMEOUT_S)},
+    )
+
+
+def _override_host(pool: InferencePool) -> dict[str, Any]:
+    def metadata_key(key: str) -> dict[str, Any]:
+        return {"key": headers.DESTINATION_NAMESPACE, "path": [{"key": key}]}
+
+    value: dict[str, Any] = {
+        "override_host_sources": [{"metadata": metadata_key(headers.DESTINATION_ENDPOINT)}],
+        "selected_host_key": metadata_key(headers.DESTINATION_ENDPOINT_SERVED),
+        "fallback_policy": _fallback_policy(pool),
+    }
+    struct = Struct()
+    struct.update(value)
+    typed = typed_struct_pb2.TypedStruct(
+        type_url=f"{_POLICY_TYPE}.override_host.v3.OverrideHost", value=struct
+    )
+    return {"name": f"{_POLICY}.override_host", "typed_config": packed(typed)}
+
+
+def _fallback_policy(pool: InferencePool) -> dict[str, Any]:
+    if _fails_open(pool):
+        return _policy("least_request.v3.LeastRequest", "least_request", {})
+    # No endpoint has this key, so no endpoint is ever chosen: 503 in a millisecond.
+    nobody = {
+        "fallback_policy": "NO_FALLBACK",
+        "subset_selectors": [{"keys": ["pointsman.dev/never"]}],
+        "subset_lb_policy": _policy("round_robin.v3.RoundRobin", "round_robin", {}),
+    }
+    return _policy("subset.v3.Subset", "subset", nobody)
+
+
+def _policy(message: str, name: str, value: dict[str, Any]) -> dict[str, Any]:
+    config = {"@type": f"{_POLICY_TYPE}.{message}", **value}
+    return {
+        "policies": [
+            {"typed_extension_config": {"name": f"{_POLICY}.{name}", "typed_config": config}}
+        ]
+    }
