@@ -12,6 +12,15 @@ from typing import Any, ClassVar, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from pointsman.resources.fields import (
+    OBJECT_NAME,
+    Integer,
+    LabelKey,
+    LabelValue,
+    NamespaceOrNone,
+    Timestamp,
+)
+
 DEFAULT_NAMESPACE = "default"
 
 
@@ -38,8 +47,8 @@ class Model(BaseModel):
         return data
 
     def to_dict(self) -> dict[str, Any]:
-        """The value as users write it: camelCase, defaults shown, nothing for what is unset."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """The value as users write it: camelCase, defaults shown, nothing for what is empty."""
+        return _written(self)
 
 
 class Lenient(Model):
@@ -93,20 +102,54 @@ class OwnerReference(Model):
 class ObjectMeta(Model):
     """The part of an object that is the same for every kind."""
 
-    # What the API server adds is of no interest here and is dropped without a word.
-    model_config = ConfigDict(extra="ignore")
+    # What the API server adds is of no interest here.
+    UNUSED: ClassVar[frozenset[str]] = frozenset(
+        {
+            "clusterName",
+            "deletionGracePeriodSeconds",
+            "finalizers",
+            "generateName",
+            "managedFields",
+            "selfLink",
+        }
+    )
 
-    name: str = Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    namespace: str = ""
-    labels: dict[str, str] = Field(default_factory=dict)
+    name: str = Field(min_length=1, max_length=253, pattern=OBJECT_NAME)
+    namespace: NamespaceOrNone = ""
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
-    generation: int = 0
+    generation: Integer = 0
     uid: str = ""
     resource_version: str = ""
-    creation_timestamp: str = ""
+    creation_timestamp: Timestamp = ""
     """RFC 3339, as the API server writes it; such texts sort as their times do."""
     deletion_timestamp: str | None = None
     owner_references: tuple[OwnerReference, ...] = ()
+
+
+def _written(model: Model) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if value is None or (
+            value in _EMPTY and value == field.get_default(call_default_factory=True)
+        ):
+            continue
+        out[field.alias or name] = _plain(value)
+    return out | (model.model_extra or {})
+
+
+_EMPTY: tuple[Any, ...] = ((), {}, "")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Model):
+        return _written(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
 
 
 class Resource(Model):

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from pointsman.resources.base import Model
+M = TypeVar("M", bound=BaseModel)
 
-M = TypeVar("M", bound=Model)
-
+OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+TIMESTAMP = (
+    r"^$|^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
+    r"(\.[0-9]+)?(Z|[-+][0-9]{2}:[0-9]{2})$"
+)
+NAMESPACE_OR_NONE = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$"
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 DNS_WILDCARD = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -34,6 +38,9 @@ CONTROLLER_NAME = (
 )
 
 PATTERN_TEXTS = {
+    OBJECT_NAME: "a name of lower-case letters, digits, '-' and '.'",
+    TIMESTAMP: "a time like '2026-01-31T12:00:00Z'",
+    NAMESPACE_OR_NONE: "a name of lower-case letters, digits and '-'",
     DNS_LABEL: "a name of lower-case letters, digits and '-'",
     DNS_NAME: "a DNS name of lower-case letters, digits, '-' and '.'",
     DNS_WILDCARD: "a DNS name in lower case, with '*.' only at its start",
@@ -60,6 +67,7 @@ Group = Annotated[str, Field(max_length=253, pattern=GROUP)]
 KindName = Annotated[str, Field(min_length=1, max_length=63, pattern=KIND)]
 ObjectName = Annotated[str, Field(min_length=1, max_length=253)]
 NamespaceName = Annotated[str, Field(min_length=1, max_length=63, pattern=DNS_LABEL)]
+NamespaceOrNone = Annotated[str, Field(max_length=63, pattern=NAMESPACE_OR_NONE)]
 SectionName = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
 Hostname = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_WILDCARD)]
 PreciseHostname = Annotated[str, Field(min_length=1, max_length=253, pattern=DNS_NAME)]
@@ -67,6 +75,7 @@ HeaderName = Annotated[str, Field(min_length=1, max_length=256, pattern=HEADER_N
 HeaderValue = Annotated[str, Field(min_length=1, max_length=4096)]
 LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
+Timestamp = Annotated[str, Field(pattern=TIMESTAMP)]
 Duration = Annotated[str, Field(pattern=DURATION)]
 ControllerName = Annotated[str, Field(min_length=1, max_length=253, pattern=CONTROLLER_NAME)]
 

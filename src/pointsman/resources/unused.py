@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import ConfigDict
 
@@ -15,10 +15,6 @@ class Unused(Resource):
     """An object that is kept as it is written."""
 
     model_config = ConfigDict(extra="allow")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The object as it was written; nulls inside are the user's own."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class ServiceAccount(Unused):
