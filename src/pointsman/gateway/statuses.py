@@ -39,6 +39,8 @@ class EnvoyFacts:
 
     connected: int = 0
     wanted: int = 1
+    listeners: frozenset[str] = frozenset()
+    """Names of the listeners that every connected Envoy has taken as they are."""
     refused: Mapping[Key, str] = field(default_factory=dict)
     """Resources that Envoy refused, with its words."""
 
@@ -142,7 +144,7 @@ def _listener(
             conditions.not_programmed(gateway, "Invalid", f"Envoy refused it: {refused}")
             if refused is not None
             else conditions.programmed(gateway, conditions.LISTENER_PROGRAMMED)
-            if facts.connected
+            if item.port_name in facts.listeners
             else conditions.not_programmed(gateway, "Pending", "Waiting for Envoy"),
         ]
     found.append(conditions.refs_resolved(gateway, conditions.LISTENER_REFS_RESOLVED))

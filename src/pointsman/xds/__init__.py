@@ -1,0 +1,1 @@
+"""Speaks to Envoy: the aggregated discovery service, the bootstrap, the dry run."""
