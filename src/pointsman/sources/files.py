@@ -1,0 +1,307 @@
+"""Objects from files and folders that are watched.
+
+A change on disk is in the store within a moment. What cannot be read stays as it was and is
+reported; everything else goes on. Statuses live in the store only: files are the users' own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from watchfiles import awatch
+
+from pointsman.resources.base import Ref, Resource
+from pointsman.resources.core import Pod
+from pointsman.resources.differences import changed_fields, same_content
+from pointsman.resources.parse import Parsed, parse_text
+from pointsman.resources.problems import Problem
+from pointsman.resources.updates import immutable_changes
+from pointsman.sources import apply_status
+from pointsman.sources.folders import MAX_BYTES, STDIN, Scan, Signature, read_text, scan
+from pointsman.sources.ledger import EMPTY, Page, loses, page, unreadable, winners
+from pointsman.store import Store
+
+SETTLE_S = 0.15
+"""How long a file that lost something must stay so before that is believed.
+
+Editors truncate and write, or rename away and write anew; in between a file looks empty or gone.
+"""
+RESCAN_S = 1.0
+"""Pause between looks at the disk without having been woken, as a net below the watching."""
+RESCAN_SHARE = 100
+"""A look that takes long is followed by a pause of this many times as long."""
+BURST_MS = 100
+"""Changes within this time are taken together."""
+STEP_MS = 20
+"""How often the watcher looks whether a burst goes on."""
+READ_DEADLINE_S = 60.0
+"""For one look at the disk; a network file system that hangs is given up until the next."""
+STDIN_NAME = "<stdin>"
+
+
+def _nothing(_: object) -> None:
+    """The default for who wants no reports."""
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """A file that lost something, and since when it has looked like that."""
+
+    signature: Signature | None
+    since_s: float
+
+
+class FileSource:
+    """Keeps a store as the files under some paths say. See `pointsman.sources.Source`."""
+
+    def __init__(
+        self,
+        store: Store,
+        paths: Sequence[str],
+        *,
+        on_change: Callable[[str], None] = _nothing,
+        on_problem: Callable[[Problem], None] = _nothing,
+        stdin: TextIO | None = None,
+        now: Callable[[], str] = _now,
+    ) -> None:
+        """`on_change` gets a line for each changed object, `on_problem` each new problem."""
+        self._store = store
+        self._paths = tuple(dict.fromkeys(paths))
+        self._on_change = on_change
+        self._on_problem = on_problem
+        self._stdin = stdin
+        self._now = now
+        self._signatures: dict[str, Signature | None] = {}
+        self._pages: dict[str, Page] = {}
+        self._doubts: dict[str, _Doubt] = {}
+        self._applied: dict[Ref, Parsed] = {}
+        self._versions = 0
+        self.problems: tuple[Problem, ...] = ()
+        """Everything that is wrong with the files at this moment."""
+
+    async def start(self) -> None:
+        """Read all files once. stdin (`-`) is read here and never again."""
+        if STDIN in self._paths:
+            text = await _in_thread(self._read_stdin)
+            self._pages[STDIN_NAME] = page(parse_text(text, STDIN_NAME), EMPTY)
+        await self._look(settle=False)
+
+    async def follow(self) -> None:
+        """Apply changes as they come, until cancelled."""
+        wake = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(self._watch(wake))
+            roots = await asyncio.to_thread(self._roots)
+            while True:
+                began = time.monotonic()
+                await self._look(settle=True)
+                pause = max(RESCAN_S, (time.monotonic() - began) * RESCAN_SHARE)
+                if self._doubts:
+                    pause = SETTLE_S
+                now_there = await asyncio.to_thread(self._roots)
+                if now_there != roots:
+                    # A folder was put in another's place: the old one's watch sees nothing more.
+                    watch.cancel()
+                    roots, watch = now_there, tasks.create_task(self._watch(wake))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), pause)
+                wake.clear()
+
+    async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
+        """Statuses are kept in the store, across reloads of the file."""
+        apply_status(self._store, ref, status)
+
+    def _read_stdin(self) -> str:
+        stream = self._stdin if self._stdin is not None else sys.stdin
+        return stream.read(MAX_BYTES)
+
+    def _roots(self) -> tuple[tuple[int, int] | None, ...]:
+        return tuple(_identity(path) for path in self._watched())
+
+    def _watched(self) -> list[str]:
+        # A file is watched by its folder: an editor's rename puts another file in its place.
+        paths = (Path(path) for path in self._paths if path != STDIN)
+        return sorted({str(path if path.is_dir() else path.parent) for path in paths})
+
+    def _watch_groups(self) -> list[tuple[list[str], bool]]:
+        folders = {path for path in self._paths if path != STDIN and Path(path).is_dir()}
+        single = {path for path in self._watched() if Path(path).is_dir()} - folders
+        return [(sorted(group), is_deep) for group, is_deep in ((folders, True), (single, False))]
+
+    async def _watch(self, wake: asyncio.Event) -> None:
+        groups = await _in_thread(self._watch_groups)
+        async with asyncio.TaskGroup() as tasks:
+            for group, is_deep in groups:
+                if group:
+                    tasks.create_task(self._wake_on_change(group, wake, is_deep))
+
+    async def _wake_on_change(self, paths: list[str], wake: asyncio.Event, is_deep: bool) -> None:
+        try:
+            changes = awatch(*paths, debounce=BURST_MS, step=STEP_MS, recursive=is_deep)
+            async for _ in changes:
+                wake.set()
+        except FileNotFoundError:
+            pass  # gone since it was listed; the next look sees that
+        except (OSError, RuntimeError) as error:
+            message = f"cannot be watched ({error}); looked at every {RESCAN_S:g} s instead"
+            self._on_problem(Problem("warning", ", ".join(paths), 0, "", message))
+
+    async def _look(self, *, settle: bool) -> None:
+        """Read what has changed and bring the store up to date."""
+        try:
+            found = await _in_thread(scan, self._paths)
+            changed = self._changed(found, settle)
+            pages = await _in_thread(self._read, changed)
+        except TimeoutError:
+            message = f"the files could not be read within {READ_DEADLINE_S:g} s"
+            self._on_problem(Problem("error", ", ".join(self._paths), 0, "", message))
+            return
+        taken = [self._accept(name, item, found, settle) for name, item in pages]
+        if any(taken) or found.problems or self.problems:
+            self._reconcile(found)
+
+    def _changed(self, found: Scan, settle: bool) -> list[str]:
+        names = [name for name, mark in found.files.items() if mark != self._signatures.get(name)]
+        if settle:
+            names += [name for name in self._doubts if name not in names]
+        gone = [name for name in self._signatures if name not in found.files]
+        return names + [name for name in gone if name not in names]
+
+    def _read(self, names: Iterable[str]) -> list[tuple[str, Page]]:
+        return [(name, self._page(name)) for name in names]
+
+    def _page(self, name: str) -> Page:
+        before = self._pages.get(name, EMPTY)
+        try:
+            return page(parse_text(read_text(name), name), before)
+        except FileNotFoundError:
+            return EMPTY
+        except OSError as error:
+            message = f"cannot be read: {error.strerror or error}"
+        except ValueError as error:
+            message = str(error)
+        return unreadable(Problem("error", name, 0, "", message), before)
+
+    def _accept(self, name: str, after: Page, found: Scan, settle: bool) -> bool:
+        """Take a page over, unless its file may be in the middle of being written."""
+        signature = found.files.get(name)
+        before = self._pages.get(name, EMPTY)
+        if settle and loses(before, after):
+            doubt = self._doubts.get(name)
+            if doubt is None or doubt.signature != signature:
+                self._doubts[name] = _Doubt(signature, time.monotonic())
+                return False
+            if time.monotonic() - doubt.since_s < SETTLE_S:
+                return False
+        self._doubts.pop(name, None)
+        if signature is None:
+            self._signatures.pop(name, None)
+            self._pages.pop(name, None)
+        else:
+            self._signatures[name] = signature
+            self._pages[name] = after
+        return True
+
+    def _reconcile(self, found: Scan) -> None:
+        names = [name for name in (STDIN_NAME, *found.files) if name in self._pages]
+        vanished = [name for name in self._pages if name not in names]
+        chosen, problems = winners(
+            [self._pages[name] for name in names], [self._pages[name] for name in vanished]
+        )
+        problems += found.problems
+        fresh: list[Resource] = []
+        lines: list[str] = []
+        for ref, parsed in chosen.items():
+            if self._applied.get(ref) is parsed or parsed.resource is None:
+                continue
+            old = self._store.find(ref) if ref in self._applied else None
+            refused = immutable_changes(old, parsed.resource) if old is not None else []
+            if refused:
+                origin, subject = parsed.origin, str(ref)
+                problems += [
+                    Problem("error", origin.file, origin.line, item.field, item.message, subject)
+                    for item in refused
+                ]
+                continue
+            self._applied[ref] = parsed
+            new = self._stamped(old, parsed.resource)
+            if new is not None:
+                fresh.append(new)
+                lines.append(_line(old, new))
+        gone = [ref for ref in self._applied if ref not in chosen]
+        for ref in gone:
+            del self._applied[ref]
+        self._store.apply(fresh, gone)
+        for line in [*lines, *(f"- {ref}" for ref in gone)]:
+            self._on_change(line)
+        self._report(problems)
+
+    def _stamped(self, old: Resource | None, new: Resource) -> Resource | None:
+        """`new` with what an API server would add; None when nothing differs from `old`."""
+        meta = new.metadata
+        if old is None:
+            return self._with_version(
+                new.with_metadata(
+                    uid=meta.uid or str(uuid.uuid4()),
+                    generation=1,
+                    creation_timestamp=meta.creation_timestamp or self._now(),
+                )
+            )
+        is_same = same_content(old, new)
+        stamped = new.with_metadata(
+            uid=meta.uid or old.metadata.uid,
+            generation=old.metadata.generation + (0 if is_same else 1),
+            creation_timestamp=meta.creation_timestamp or old.metadata.creation_timestamp,
+            resource_version=old.metadata.resource_version,
+        ).with_status(_status(old, new))
+        return None if stamped == old else self._with_version(stamped)
+
+    def _with_version(self, item: Resource) -> Resource:
+        self._versions += 1
+        return item.with_metadata(resource_version=str(self._versions))
+
+    def _report(self, problems: list[Problem]) -> None:
+        known = set(self.problems)
+        self.problems = tuple(dict.fromkeys(problems))
+        for problem in self.problems:
+            if problem not in known:
+                self._on_problem(problem)
+
+
+def _status(old: Resource, new: Resource) -> dict[str, Any] | None:
+    # A Pod in a file is an external server, and its status says where: that is the user's to say.
+    if isinstance(new, Pod) and new.status is not None:
+        return new.status
+    return old.status if old.status is not None else new.status
+
+
+def _line(old: Resource | None, new: Resource) -> str:
+    if old is None:
+        return f"+ {new.ref}"
+    fields = ", ".join(changed_fields(old, new))
+    return f"~ {new.ref} ({fields})" if fields else f"~ {new.ref}"
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        info = Path(path).stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.wait_for(asyncio.to_thread(function, *arguments), READ_DEADLINE_S)
