@@ -7,7 +7,7 @@ names that llm-d-router uses beside them.
 from __future__ import annotations
 
 DESTINATION_ENDPOINT = "x-gateway-destination-endpoint"
-"""The picked endpoints, `ip:port[,ip:port...]` in the order of fallback; header and metadata key."""
+"""The picked endpoints, `ip:port[,ip:port...]` in order of fallback; header and metadata key."""
 
 DESTINATION_ENDPOINT_SERVED = "x-gateway-destination-endpoint-served"
 """Metadata key under which the data plane says which endpoint answered."""

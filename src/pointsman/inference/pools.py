@@ -1,0 +1,16 @@
+"""All pools of a store, in the newest generation."""
+
+from __future__ import annotations
+
+from pointsman.resources.inference_extension import InferencePool, InferencePoolV1Alpha2
+from pointsman.store import Store
+
+
+def pools(store: Store) -> dict[tuple[str, str], InferencePool]:
+    """(namespace, name) to the pool as v1.
+
+    While users migrate, both generations may exist under one name; the newer one counts.
+    """
+    older = (pool.to_v1() for pool in store.list(InferencePoolV1Alpha2))
+    newer = store.list(InferencePool)
+    return {(pool.metadata.namespace, pool.metadata.name): pool for pool in (*older, *newer)}

@@ -1,0 +1,1 @@
+"""The endpoint picker: for each request, which model server should answer."""

@@ -1,0 +1,223 @@
+"""Decides one request: what it asks, what its model means, whether it may pass, who answers.
+
+`Director.decide` runs from the request to the reservation without an await, so no two requests see
+the same free server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pointsman.inference.errors import ApiError
+from pointsman.inference.headers import (
+    DESTINATION_ENDPOINT_SUBSET,
+    FAIRNESS_ID_NAMES,
+    MODEL_NAME_REWRITE_NAMES,
+    OBJECTIVE_NAMES,
+    STRIPPED_AT_THE_EDGE,
+    SUBSET_NAMESPACE,
+)
+from pointsman.picker.decisions import MAX_CANDIDATES, Decision, Ring
+from pointsman.picker.endpoints.table import Endpoint, Loaded, Reservation, seen
+from pointsman.picker.extproc.answers import Answer, Forward, Refuse
+from pointsman.picker.extproc.machine import Decide
+from pointsman.picker.flow.saturation import saturation
+from pointsman.picker.pools import Pools, PoolView
+from pointsman.picker.requests.ask import Ask, BadRequestError, read_ask
+from pointsman.picker.requests.spans import splice
+from pointsman.picker.scheduling import profile as scheduling
+from pointsman.picker.scheduling.profile import Profile, Random
+from pointsman.picker.scheduling.request import Wanted
+
+CONTROL_HEADERS = frozenset(
+    (
+        *OBJECTIVE_NAMES,
+        *FAIRNESS_ID_NAMES,
+        *MODEL_NAME_REWRITE_NAMES,
+        *STRIPPED_AT_THE_EDGE,
+    )
+)
+"""What clients say to the picker and model servers need not hear. The destination is among them: it
+is set anew."""
+
+RETRY_AFTER_S = 1
+"""What a shed client is told to wait: about the time in which a queue of a few requests moves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A decision's outcome."""
+
+    answer: Answer
+    ask: Ask | None = None
+    target: str | None = None
+    reservation: Reservation | None = None
+
+
+class RefusedError(Exception):
+    """The request gets an error."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Director:
+    """Holds what decisions need: the pools, the profile, randomness, the record."""
+
+    def __init__(
+        self,
+        pools: Pools,
+        rng: Random,
+        *,
+        profile: Profile = scheduling.DEFAULT,
+        ring: Ring | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.pools = pools
+        self.profile = profile
+        self.ring = ring if ring is not None else Ring()
+        self._rng = rng
+        self._wall_clock = wall_clock
+
+    def decide(self, pool: str, request: Decide) -> Picked:
+        """Answer a request, and reserve what it will cost."""
+        started = time.perf_counter()
+        view = self.pools.get(pool)
+        try:
+            ask = read_ask(request.headers, request.body, is_complete=request.is_complete)
+        except BadRequestError as bad:
+            self._record(started, pool, None, Wanted(), (), (), bad.error)
+            return Picked(Refuse(bad.error))
+        wanted = Wanted(ask.model, 0, ask.prompt_tokens)
+        candidates: tuple[Endpoint, ...] = ()
+        try:
+            view = _require(view, pool)
+            wanted = self._wanted(view, ask)
+            candidates = _candidates(view, request.metadata)
+            _let_pass(view, wanted)
+        except RefusedError as refused:
+            self._record(started, pool, ask, wanted, candidates, (), refused.error)
+            return Picked(Refuse(refused.error), ask, wanted.model)
+        chosen = scheduling.choose(self.profile, candidates, wanted, self._rng)
+        if not chosen:
+            error = ApiError(429, "Every endpoint was ruled out.", "rate_limited", None, 1)
+            self._record(started, pool, ask, wanted, candidates, (), error)
+            return Picked(Refuse(error), ask, wanted.model)
+        self._record(started, pool, ask, wanted, candidates, chosen, None)
+        first = chosen[0]
+        reservation = first.reserve(wanted.prompt_tokens) if isinstance(first, Endpoint) else None
+        forward = Forward(
+            endpoints=tuple(endpoint.address for endpoint in chosen),
+            body=_rewritten(ask, wanted.model),
+            removed_headers=_removed(request.headers),
+        )
+        return Picked(forward, ask, wanted.model, reservation)
+
+    def _wanted(self, view: PoolView, ask: Ask) -> Wanted:
+        if ask.model is None or not view.models:
+            return Wanted(ask.model, 0, ask.prompt_tokens)
+        served = view.models.get(ask.model)
+        if served is None:
+            raise RefusedError(
+                ApiError(
+                    404,
+                    f"The model '{ask.model[:256]}' is not served here.",
+                    "model_not_found",
+                    "model",
+                )
+            )
+        return Wanted(served.draw(self._rng), served.priority, ask.prompt_tokens)
+
+    def _record(
+        self,
+        started: float,
+        pool: str,
+        ask: Ask | None,
+        wanted: Wanted,
+        candidates: Sequence[Loaded],
+        chosen: Sequence[Loaded],
+        error: ApiError | None,
+    ) -> None:
+        kept = candidates
+        if len(candidates) > MAX_CANDIDATES:
+            kept = [*chosen, *(e for e in candidates[:MAX_CANDIDATES] if e not in chosen)]
+        self.ring.add(
+            Decision(
+                at=self._wall_clock(),
+                pool=pool,
+                request_id=ask.request_id if ask is not None else "",
+                api=ask.api.value if ask is not None else "",
+                model=ask.model if ask is not None else None,
+                wanted=wanted,
+                candidates=tuple(map(seen, kept)),
+                candidates_total=len(candidates),
+                endpoints=tuple(endpoint.address for endpoint in chosen),
+                status=error.status if error is not None else 0,
+                reason=error.code if error is not None else "",
+                duration_us=(time.perf_counter() - started) * 1e6,
+            )
+        )
+
+
+def _require(view: PoolView | None, pool: str) -> PoolView:
+    if view is None:
+        raise RefusedError(
+            ApiError(503, f"The pool '{pool}' is not known to this picker.", "no_such_pool")
+        )
+    return view
+
+
+def _candidates(view: PoolView, metadata: Any) -> tuple[Endpoint, ...]:
+    subset = subset_hint(metadata)
+    endpoints = view.endpoints
+    if subset is not None:
+        endpoints = tuple(endpoint for endpoint in endpoints if endpoint.address in subset)
+    if not endpoints:
+        raise RefusedError(
+            ApiError(503, f"No endpoint of the pool '{view.name}' is ready.", "no_endpoint")
+        )
+    return endpoints
+
+
+def subset_hint(metadata: Any) -> frozenset[str] | None:
+    """The endpoints to which the data plane narrows the choice; None if it does not.
+
+    A list of `ip:port`, or one text with commas; an empty list leaves nobody (proposal 004).
+    """
+    if metadata is None or SUBSET_NAMESPACE not in metadata.filter_metadata:
+        return None
+    fields = metadata.filter_metadata[SUBSET_NAMESPACE].fields
+    if DESTINATION_ENDPOINT_SUBSET not in fields:
+        return None
+    value = fields[DESTINATION_ENDPOINT_SUBSET]
+    texts = [item.string_value for item in value.list_value.values] or [value.string_value]
+    return frozenset(name for text in texts for part in text.split(",") if (name := part.strip()))
+
+
+def _let_pass(view: PoolView, wanted: Wanted) -> None:
+    if wanted.priority <= 0 and saturation(view.endpoints) >= 1.0:
+        raise RefusedError(
+            ApiError(
+                429,
+                "The model servers are saturated, and this request's priority is not critical.",
+                "rate_limited",
+                None,
+                RETRY_AFTER_S,
+            )
+        )
+
+
+def _rewritten(ask: Ask, target: str | None) -> bytes | None:
+    if ask.body is None or ask.span is None or target is None or target == ask.model:
+        return None
+    return splice(ask.body, ask.span, target)
+
+
+def _removed(headers: Mapping[str, str]) -> tuple[str, ...]:
+    found = CONTROL_HEADERS.intersection(headers)
+    # The destination is overwritten by the same mutation, and a removal could undo that.
+    return tuple(sorted(name for name in found if name != STRIPPED_AT_THE_EDGE[0]))

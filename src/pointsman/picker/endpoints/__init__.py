@@ -1,0 +1,1 @@
+"""The model servers: which there are, what they carry, and what they say of themselves."""

@@ -1,0 +1,155 @@
+"""The endpoints, each with its load book.
+
+An endpoint is an address; the pools that select its pod share it, and so share its load. A request
+is reserved at the moment of its pick and released when it ends, however it ends; a release counts
+once. An endpoint that has left the table keeps its book until its last request has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from pointsman.picker.endpoints.measures import Measures
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an endpoint is and whose it is."""
+
+    host: str
+    port: int
+    namespace: str
+    pod: str
+
+    @property
+    def address(self) -> str:
+        """`host:port`, as it goes into headers."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class Loaded(Protocol):
+    """What scheduling sees of an endpoint: itself or a snapshot of it."""
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+
+    @property
+    def measures(self) -> Measures | None:
+        """The last reading that is still fresh."""
+
+    @property
+    def requests(self) -> int:
+        """Our own requests in flight."""
+
+    @property
+    def tokens(self) -> int:
+        """Estimated prompt tokens of our own requests in flight."""
+
+
+class Endpoint:
+    """A model server under one address, and what we know of its load."""
+
+    __slots__ = ("address", "is_listed", "labels", "measures", "place", "requests", "tokens")
+
+    def __init__(self, place: Place, labels: Mapping[str, str] | None = None) -> None:
+        self.place = place
+        self.address = place.address
+        self.labels = labels or {}
+        self.measures: Measures | None = None
+        self.requests = 0
+        self.tokens = 0
+        self.is_listed = True
+        """False once no pool selects it any more."""
+
+    def reserve(self, tokens: int) -> Reservation:
+        """Count a request in."""
+        self.requests += 1
+        self.tokens += tokens
+        return Reservation(self, tokens)
+
+
+class Reservation:
+    """A request that an endpoint carries."""
+
+    __slots__ = ("endpoint", "is_open", "tokens")
+
+    def __init__(self, endpoint: Endpoint, tokens: int) -> None:
+        self.endpoint = endpoint
+        self.tokens = tokens
+        self.is_open = True
+
+    def release_tokens(self) -> None:
+        """The prompt has been read (the first byte of the answer came); the request goes on."""
+        self.endpoint.tokens -= self.tokens
+        self.tokens = 0
+
+    def release(self) -> None:
+        """Count the request out; only the first call counts."""
+        if self.is_open:
+            self.is_open = False
+            self.endpoint.requests -= 1
+            self.release_tokens()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An endpoint as it was at one moment."""
+
+    address: str
+    measures: Measures | None
+    requests: int
+    tokens: int
+
+
+def seen(endpoint: Loaded) -> Seen:
+    """A snapshot."""
+    return Seen(endpoint.address, endpoint.measures, endpoint.requests, endpoint.tokens)
+
+
+class Table:
+    """All endpoints of all pools, by address."""
+
+    def __init__(self) -> None:
+        self._by_address: dict[str, Endpoint] = {}
+
+    def replace(
+        self, places: Iterable[tuple[Place, Mapping[str, str]]]
+    ) -> tuple[list[Endpoint], list[Endpoint]]:
+        """Make the table hold exactly these; tells who came and who went.
+
+        An address that changed hands (another pod) is a new endpoint with an empty book: the
+        server behind it is another one.
+        """
+        wanted = {place.address: (place, labels) for place, labels in places}
+        came: list[Endpoint] = []
+        went: list[Endpoint] = []
+        for address, endpoint in tuple(self._by_address.items()):
+            new = wanted.get(address)
+            if new is None or new[0] != endpoint.place:
+                endpoint.is_listed = False
+                went.append(self._by_address.pop(address))
+        for address, (place, labels) in wanted.items():
+            known = self._by_address.get(address)
+            if known is not None:
+                known.labels = labels
+                continue
+            endpoint = Endpoint(place, labels)
+            self._by_address[address] = endpoint
+            came.append(endpoint)
+        return came, went
+
+    def get(self, address: str) -> Endpoint | None:
+        """The endpoint of an address."""
+        return self._by_address.get(address)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        """All endpoints."""
+        return iter(self._by_address.values())
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._by_address)

@@ -1,0 +1,172 @@
+"""The ext_proc service: a machine for each stream, a director for its question.
+
+A stream that breaks the protocol ends with a status and hurts nothing else. The load of a request
+is released when its stream ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from google.protobuf.message import DecodeError
+
+from pointsman.inference.errors import ApiError
+from pointsman.inference.headers import POOL_METADATA
+from pointsman.picker.director import Director, Picked
+from pointsman.picker.endpoints.table import Reservation
+from pointsman.picker.extproc.answers import Refuse
+from pointsman.picker.extproc.machine import (
+    MAX_BODY_BYTES,
+    Assumptions,
+    BodyTooLargeError,
+    Decide,
+    Event,
+    Machine,
+    Mode,
+    ProtocolViolationError,
+    ResponseChunk,
+    ResponseStarted,
+)
+from pointsman.picker.report import Report
+from pointsman.wire.grpc import Method, Responder, Status
+
+log = logging.getLogger(__name__)
+
+PROCESS = b"/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+
+_POOL_METADATA = POOL_METADATA.encode()
+_parse = pb.ProcessingRequest.FromString
+
+
+class ExtProc:
+    """The service; one for a process, whatever it listens on."""
+
+    def __init__(
+        self,
+        director: Director,
+        report: Report,
+        *,
+        default_pool: str | None = None,
+        mode_without_config: Mode = Mode.FULL_DUPLEX_STREAMED,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.director = director
+        self.report = report
+        self.clock = clock
+        self._default_pool = default_pool
+        self._ours = Assumptions(mode_without_config, takes_lists=True)
+        self._foreign = Assumptions(mode_without_config)
+        self._streams: set[Stream] = set()
+        self._is_draining = False
+
+    @property
+    def open_streams(self) -> int:
+        """Streams on which a request still lives."""
+        return len(self._streams)
+
+    def methods(self) -> dict[bytes, Method]:
+        """The service's methods by path."""
+        return {PROCESS: self._open}
+
+    def drain(self) -> None:
+        """End every stream with status 0: the gateway lets running answers go on."""
+        self._is_draining = True
+        for stream in tuple(self._streams):
+            stream.finish()
+
+    def forget(self, stream: Stream) -> None:
+        """A stream has ended."""
+        self._streams.discard(stream)
+
+    def _open(self, responder: Responder) -> Stream:
+        named = responder.header(_POOL_METADATA)
+        pool = named.decode("utf-8", "replace") if named is not None else self._default_pool
+        assumptions = self._ours if named is not None else self._foreign
+        stream = Stream(self, responder, pool or "", assumptions)
+        self._streams.add(stream)
+        if self._is_draining:
+            stream.finish(Status.UNAVAILABLE, "the picker is going away")
+        return stream
+
+
+class Stream:
+    """One request of the gateway, as a call."""
+
+    __slots__ = (
+        "_machine",
+        "_picked",
+        "_pool",
+        "_reservation",
+        "_responder",
+        "_service",
+        "_started",
+    )
+
+    def __init__(
+        self, service: ExtProc, responder: Responder, pool: str, assumptions: Assumptions
+    ) -> None:
+        self._service = service
+        self._responder = responder
+        self._pool = pool
+        self._machine = Machine(assumptions)
+        self._picked: Picked | None = None
+        self._reservation: Reservation | None = None
+        self._started = service.clock()
+
+    def received(self, message: bytes) -> None:
+        """One ProcessingRequest came."""
+        try:
+            event = self._machine.receive(_parse(message))
+        except (DecodeError, ProtocolViolationError) as error:
+            self._service.report.protocol_errors.add(())
+            self.finish(Status.INVALID_ARGUMENT, str(error))
+            return
+        except BodyTooLargeError:
+            limit = MAX_BODY_BYTES // (1024 * 1024)
+            error_413 = ApiError(413, f"The body is larger than {limit} MiB.", "body_too_large")
+            self._machine.refuse(Refuse(error_413))
+            event = None
+        if event is not None:
+            self._on_event(event)
+        if self._machine.out:
+            out, self._machine.out = self._machine.out, []
+            self._responder.send(*out)
+
+    def half_closed(self) -> None:
+        """The request has ended."""
+        self.finish()
+
+    def gone(self) -> None:
+        """The stream has ended, whoever ended it."""
+        self._release()
+
+    def finish(self, status: Status = Status.OK, message: str = "") -> None:
+        """End the stream and let the request's load go."""
+        self._release()
+        self._responder.finish(status, message)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Decide):
+            picked = self._service.director.decide(self._pool, event)
+            self._picked = picked
+            self._reservation = picked.reservation
+            self._service.report.decided(self._pool, picked)
+            self._machine.answer(picked.answer)
+        elif isinstance(event, ResponseStarted):
+            if self._reservation is not None:
+                # The prompt has been read.
+                self._reservation.release_tokens()
+        elif isinstance(event, ResponseChunk) and event.is_end:
+            self._release()
+
+    def _release(self) -> None:
+        self._service.forget(self)
+        picked, self._picked = self._picked, None
+        if picked is not None:
+            self._service.report.ended(picked, self._service.clock() - self._started)
+        if self._reservation is not None:
+            self._reservation.release()
+            self._reservation = None

@@ -1,0 +1,1 @@
+"""Whether a request may pass now: saturation (and, later, queues and fairness)."""

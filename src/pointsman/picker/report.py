@@ -1,0 +1,239 @@
+"""What the picker counts, and the text in which Prometheus reads it.
+
+Names, labels and buckets are those of the inference extension's picker. Labels are bounded: after
+`MAX_LABEL_SETS` different ones a metric counts the rest under `other`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from pointsman.picker.director import Picked
+from pointsman.picker.extproc.answers import Refuse
+from pointsman.picker.pools import Pools
+
+MAX_LABEL_SETS = 1_000
+
+DURATION_BUCKETS_S = (
+    *(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20),
+    *(30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600),
+)
+SIZE_BUCKETS_BYTES = tuple(2**power for power in range(6, 31))
+TOKEN_BUCKETS = (
+    *(1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536),
+    *(131072, 262144, 524288, 1048576),
+)
+DECISION_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+
+Labels = tuple[str, ...]
+
+
+class Counter:
+    """A number that only grows, for each set of labels."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, text: str, labels: Labels = ()) -> None:
+        self.name = name
+        self.text = text
+        self.labels = labels
+        self.values: dict[Labels, float] = {}
+
+    def add(self, labels: Labels, amount: float = 1) -> None:
+        """Count."""
+        if labels not in self.values and len(self.values) >= MAX_LABEL_SETS:
+            labels = ("other",) * len(self.labels)
+        self.values[labels] = self.values.get(labels, 0) + amount
+
+    def lines(self) -> Iterator[str]:
+        """The series."""
+        for labels, value in self.values.items():
+            yield f"{self.name}{_labels(self.labels, labels)} {_number(value)}"
+
+
+class Gauge(Counter):
+    """A number that goes up and down."""
+
+    kind = "gauge"
+
+    def set(self, labels: Labels, value: float) -> None:
+        """Say what it is now."""
+        self.values[labels] = value
+
+
+class Histogram:
+    """How values are spread, for each set of labels."""
+
+    kind = "histogram"
+
+    def __init__(
+        self, name: str, text: str, buckets: tuple[float, ...], labels: Labels = ()
+    ) -> None:
+        self.name = name
+        self.text = text
+        self.labels = labels
+        self._buckets = buckets
+        self._series: dict[Labels, tuple[list[int], list[float]]] = {}
+
+    def observe(self, labels: Labels, value: float) -> None:
+        """Count a value."""
+        series = self._series.get(labels)
+        if series is None:
+            if len(self._series) >= MAX_LABEL_SETS:
+                labels = ("other",) * len(self.labels)
+            series = self._series.setdefault(labels, ([0] * (len(self._buckets) + 1), [0.0]))
+        series[0][bisect_left(self._buckets, value)] += 1
+        series[1][0] += value
+
+    def lines(self) -> Iterator[str]:
+        """The series: cumulative buckets, sum and count."""
+        for labels, (counts, total) in self._series.items():
+            below = 0
+            for limit, count in zip((*self._buckets, None), counts, strict=True):
+                below += count
+                edge = "+Inf" if limit is None else _number(limit)
+                shown = _labels((*self.labels, "le"), (*labels, edge))
+                yield f"{self.name}_bucket{shown} {below}"
+            shown = _labels(self.labels, labels)
+            yield f"{self.name}_sum{shown} {_number(total[0])}"
+            yield f"{self.name}_count{shown} {below}"
+
+
+Metric = Counter | Histogram
+
+_BY_MODEL = ("model_name", "target_model_name")
+
+
+class Report:
+    """All metrics of one picker."""
+
+    def __init__(self) -> None:
+        self.requests = Counter(
+            "inference_model_request_total", "Requests, by model and target.", _BY_MODEL
+        )
+        self.errors = Counter(
+            "inference_model_request_error_total",
+            "Requests that the picker answered with an error.",
+            (*_BY_MODEL, "error_code"),
+        )
+        self.running = Gauge(
+            "inference_model_running_requests", "Requests under way.", ("model_name",)
+        )
+        self.durations = Histogram(
+            "inference_model_request_duration_seconds",
+            "From the request's headers to the end of its stream.",
+            DURATION_BUCKETS_S,
+            _BY_MODEL,
+        )
+        self.sizes = Histogram(
+            "inference_model_request_sizes",
+            "Bytes of request bodies.",
+            SIZE_BUCKETS_BYTES,
+            _BY_MODEL,
+        )
+        self.input_tokens = Histogram(
+            "inference_model_input_tokens",
+            "Estimated tokens of prompts.",
+            TOKEN_BUCKETS,
+            _BY_MODEL,
+        )
+        self.decisions = Histogram(
+            "inference_extension_scheduler_e2e_duration_seconds",
+            "Time of one decision.",
+            DECISION_BUCKETS_S,
+        )
+        self.unread = Counter(
+            "pointsman_picker_unread_bodies_total",
+            "Bodies that were balanced without being read: compressed, not JSON, or cut off.",
+        )
+        self.protocol_errors = Counter(
+            "pointsman_picker_protocol_errors_total",
+            "Streams that were ended because a message came where it may not come.",
+        )
+        self.scrape_errors = Counter(
+            "pointsman_picker_scrape_errors_total",
+            "Readings of model servers' metrics that failed.",
+            ("endpoint",),
+        )
+        self.queue = Gauge(
+            "inference_pool_average_queue_size",
+            "Requests waiting at a pool's model servers, mean.",
+            ("name",),
+        )
+        self.kv_cache = Gauge(
+            "inference_pool_average_kv_cache_utilization",
+            "Share of the KV cache in use in a pool, mean.",
+            ("name",),
+        )
+        self.ready_pods = Gauge(
+            "inference_pool_ready_pods", "Pods of a pool that are ready.", ("name",)
+        )
+
+    def decided(self, pool: str, picked: Picked) -> None:
+        """A request was answered or sent on its way."""
+        ask = picked.ask
+        model = (ask.model if ask is not None else None) or ""
+        labels = (model, picked.target or "")
+        answer = picked.answer
+        if isinstance(answer, Refuse):
+            # A model that nobody serves is the client's word: it must not fill the labels.
+            shown = ("", "") if answer.error.code == "model_not_found" else labels
+            self.requests.add(shown)
+            self.errors.add((*shown, answer.error.code))
+            return
+        self.requests.add(labels)
+        self.running.add((model,))
+        if ask is None:
+            return
+        if ask.is_unread:
+            self.unread.add(())
+        if ask.body is not None:
+            self.sizes.observe(labels, len(ask.body))
+            self.input_tokens.observe(labels, ask.prompt_tokens)
+
+    def ended(self, picked: Picked, duration_s: float) -> None:
+        """A request that was sent on its way has ended."""
+        if picked.reservation is None:
+            return
+        model = (picked.ask.model if picked.ask is not None else None) or ""
+        self.running.add((model,), -1)
+        self.durations.observe((model, picked.target or ""), duration_s)
+
+    def text(self, pools: Pools) -> str:
+        """The exposition; gauges of pools are taken now."""
+        self._measure(pools)
+        lines: list[str] = []
+        for metric in vars(self).values():
+            lines.append(f"# HELP {metric.name} {metric.text}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines.extend(metric.lines())
+        return "\n".join(lines) + "\n"
+
+    def _measure(self, pools: Pools) -> None:
+        for gauge in (self.queue, self.kv_cache, self.ready_pods):
+            gauge.values.clear()
+        for view in pools.all():
+            name = (view.name,)
+            self.ready_pods.set(name, view.pods)
+            measures = [e.measures for e in view.endpoints if e.measures is not None]
+            if measures:
+                waiting = [item.waiting or 0 for item in measures]
+                kv_cache = [item.kv_cache or 0.0 for item in measures]
+                self.queue.set(name, sum(waiting) / len(waiting))
+                self.kv_cache.set(name, sum(kv_cache) / len(kv_cache))
+
+
+def _labels(names: Labels, values: Labels) -> str:
+    if not names:
+        return ""
+    pairs = (f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value[:256].replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)

@@ -1,0 +1,129 @@
+"""A profile: filters in order, weighted scorers, one picker. Running it is a pure function.
+
+left = candidates; for each filter: left = filter(left)
+total(e) = sum over scorers of weight * clamp(score(e), 0, 1)
+the picker orders `left` by total, best first; equal totals in random order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pointsman.picker.endpoints.table import Loaded
+from pointsman.picker.scheduling import filters, scorers
+from pointsman.picker.scheduling.filters import Filter
+from pointsman.picker.scheduling.request import Wanted
+from pointsman.picker.scheduling.scorers import Scorer
+
+
+class Random(Protocol):
+    """What ties are broken with: `random.Random` has it."""
+
+    def random(self) -> float:
+        """A number from [0, 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFilter:
+    """A filter and the name it goes by."""
+
+    name: str
+    apply: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedScorer:
+    """A scorer, the name it goes by, and what its score counts."""
+
+    name: str
+    score: Scorer
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How to choose."""
+
+    filters: tuple[NamedFilter, ...] = ()
+    scorers: tuple[WeightedScorer, ...] = ()
+    max_endpoints: int = 3
+    """How many endpoints are named at most: the winner and those to fall back on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Every step of a run, for people."""
+
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    """Filter to the addresses that it dropped."""
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Address to scorer to score, before weights."""
+    totals: dict[str, float] = field(default_factory=dict)
+
+
+def choose(
+    profile: Profile, candidates: Sequence[Loaded], wanted: Wanted, rng: Random
+) -> list[Loaded]:
+    """The best endpoints, best first; empty only if there are no candidates or all were dropped."""
+    left = candidates
+    for step in profile.filters:
+        left = step.apply(left, wanted)
+    if len(left) <= 1:
+        return list(left)
+    totals = _totals(profile, left, wanted)
+    if profile.max_endpoints == 1:
+        best = max(totals)
+        ties = [endpoint for endpoint, total in zip(left, totals, strict=True) if total == best]
+        return [ties[int(rng.random() * len(ties))]]
+    draw = rng.random
+    order = sorted(zip(totals, [draw() for _ in totals], range(len(left)), strict=True))
+    return [left[place] for _, _, place in order[: -profile.max_endpoints - 1 : -1]]
+
+
+def explain(profile: Profile, candidates: Sequence[Loaded], wanted: Wanted) -> Explanation:
+    """What each step of a run said."""
+    explanation = Explanation()
+    left = candidates
+    for step in profile.filters:
+        kept = step.apply(left, wanted)
+        names = {endpoint.address for endpoint in kept}
+        explanation.dropped[step.name] = [e.address for e in left if e.address not in names]
+        left = kept
+    for endpoint in left:
+        explanation.scores[endpoint.address] = {}
+    for scorer in profile.scorers:
+        for endpoint, score in zip(left, scorer.score(left, wanted), strict=True):
+            explanation.scores[endpoint.address][scorer.name] = _clamped(score)
+    for endpoint, total in zip(left, _totals(profile, left, wanted), strict=True):
+        explanation.totals[endpoint.address] = total
+    return explanation
+
+
+def _totals(profile: Profile, left: Sequence[Loaded], wanted: Wanted) -> list[float]:
+    totals = [0.0] * len(left)
+    for scorer in profile.scorers:
+        weight = scorer.weight
+        scores = scorer.score(left, wanted)
+        totals = [
+            total + weight * (0.0 if score < 0.0 else min(score, 1.0))
+            for total, score in zip(totals, scores, strict=True)
+        ]
+    return totals
+
+
+def _clamped(score: float) -> float:
+    return min(1.0, max(0.0, score))
+
+
+DEFAULT = Profile(
+    filters=(NamedFilter("lora-affinity-filter", filters.lora_sticky_until_saturated),),
+    scorers=(
+        WeightedScorer("queue-scorer", scorers.queue, 2.0),
+        WeightedScorer("kv-cache-utilization-scorer", scorers.kv_cache_utilization, 2.0),
+        WeightedScorer("active-request-scorer", scorers.active_request, 3.0),
+    ),
+)
+"""What is used where no configuration says otherwise. Our own book weighs most: it is the only fact
+that is true at the moment of the pick."""

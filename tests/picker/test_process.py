@@ -1,0 +1,160 @@
+"""The picker over real gRPC."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grpc
+import pytest
+from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as modes
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from tests.picker.conftest import Running, model, until
+
+Mode = modes.ProcessingMode
+
+
+def headers(
+    *, path: str = "/v1/chat/completions", end: bool = False, mode: int = Mode.BUFFERED, **more: str
+) -> pb.ProcessingRequest:
+    message = pb.ProcessingRequest()
+    http = message.request_headers
+    http.end_of_stream = end
+    for name, value in {":path": path, ":method": "GET" if end else "POST", **more}.items():
+        http.headers.headers.add(key=name.replace("_", "-"), raw_value=value.encode())
+    message.protocol_config.request_body_mode = mode
+    return message
+
+
+def body(data: bytes, *, end: bool = True) -> pb.ProcessingRequest:
+    return pb.ProcessingRequest(request_body=pb.HttpBody(body=data, end_of_stream=end))
+
+
+def chat(name: str = "m") -> bytes:
+    return json.dumps({"model": name, "messages": [{"role": "user", "content": "hello"}]}).encode()
+
+
+def mutations(common: Any) -> dict[str, str]:
+    return {
+        option.header.key: option.header.raw_value.decode()
+        for option in common.header_mutation.set_headers
+    }
+
+
+def destination_metadata(answer: pb.ProcessingResponse) -> str:
+    fields = answer.dynamic_metadata.fields["envoy.lb"].struct_value.fields
+    value: str = fields["x-gateway-destination-endpoint"].string_value
+    return value
+
+
+async def test_a_buffered_request_is_picked_at_its_body_with_a_list_of_fallbacks(
+    running: Running,
+) -> None:
+    stream = running.stream()
+    await stream.write(headers())
+    assert (await stream.read()).WhichOneof("response") == "request_headers"
+    await stream.write(body(chat()))
+    answer = await stream.read()
+    common = answer.request_body.response
+    endpoints = mutations(common)["x-gateway-destination-endpoint"].split(",")
+    assert sorted(endpoints) == ["127.0.0.1:8000", "127.0.0.2:8000", "127.0.0.3:8000"]
+    assert destination_metadata(answer) == ",".join(endpoints)
+    assert not common.HasField("body_mutation")
+
+
+async def test_load_is_reserved_at_the_pick_and_released_at_the_end_of_the_stream(
+    running: Running,
+) -> None:
+    table = running.picker.table
+    stream = running.stream()
+    await stream.write(headers())
+    await stream.read()
+    await stream.write(body(chat()))
+    await stream.read()
+    assert sum(endpoint.requests for endpoint in table) == 1
+    await stream.done_writing()
+    assert await stream.read() is grpc.aio.EOF
+    assert (await stream.code()) is grpc.StatusCode.OK
+    assert sum(endpoint.requests for endpoint in table) == 0
+
+
+async def test_load_is_released_when_the_client_cancels(running: Running) -> None:
+    table = running.picker.table
+    stream = running.stream()
+    await stream.write(headers())
+    await stream.read()
+    await stream.write(body(chat()))
+    await stream.read()
+    stream.cancel()
+    await until(lambda: sum(endpoint.requests for endpoint in table) == 0)
+    assert running.picker.ext_proc.open_streams == 0
+
+
+async def test_thirty_requests_at_once_are_spread_evenly(running: Running) -> None:
+    streams = []
+    for _ in range(30):
+        stream = running.stream()
+        await stream.write(headers())
+        await stream.read()
+        await stream.write(body(chat()))
+        await stream.read()
+        streams.append(stream)
+    assert [endpoint.requests for endpoint in running.picker.table] == [10, 10, 10]
+    for stream in streams:
+        stream.cancel()
+
+
+async def test_full_duplex_answers_after_the_body_and_echoes_it_in_chunks(running: Running) -> None:
+    running.store.apply([model("m", targets=[("m-lora", None)])])
+    await until(lambda: running.picker.pools.all()[0].models)
+    data = json.dumps({"model": "m", "prompt": "x" * 200_000}).encode()
+    stream = running.stream(None if running.picker.default_pool else "default/pool")
+    await stream.write(headers(mode=Mode.FULL_DUPLEX_STREAMED))
+    for start in range(0, len(data), 50_000):
+        await stream.write(body(data[start : start + 50_000], end=start + 50_000 >= len(data)))
+    answer = await stream.read()
+    changed = mutations(answer.request_headers.response)
+    expected = data.replace(b'"m"', b'"m-lora"', 1)
+    assert changed["content-length"] == str(len(expected))
+    echoed, is_end = b"", False
+    while not is_end:
+        part = (await stream.read()).request_body.response.body_mutation.streamed_response
+        assert len(part.body) <= 62_000
+        echoed += part.body
+        is_end = part.end_of_stream
+    assert echoed == expected
+
+
+async def test_errors_are_json_in_the_manner_of_the_api(running: Running) -> None:
+    running.store.apply([model("known")])
+    await until(lambda: running.picker.pools.all()[0].models)
+    cases = [
+        (b"{", 400, "invalid_json"),
+        (b'{"messages": []}', 400, "missing_model"),
+        (chat("unknown"), 404, "model_not_found"),
+    ]
+    for data, status, code in cases:
+        stream = running.stream()
+        await stream.write(headers())
+        await stream.read()
+        await stream.write(body(data))
+        answer = (await stream.read()).immediate_response
+        assert answer.status.code == status
+        assert json.loads(answer.body)["error"]["code"] == code
+
+
+async def test_a_pool_that_nobody_knows_is_a_503(running: Running) -> None:
+    stream = running.stream("default/other")
+    await stream.write(headers(end=True))
+    assert (await stream.read()).immediate_response.status.code == 503
+
+
+async def test_a_stream_out_of_order_ends_with_a_status_and_hurts_nobody(running: Running) -> None:
+    bad = running.stream()
+    await bad.write(body(b"{}"))
+    with pytest.raises(grpc.aio.AioRpcError, match="a request body in state new"):
+        await bad.read()
+    assert (await bad.code()) is grpc.StatusCode.INVALID_ARGUMENT
+    good = running.stream()
+    await good.write(headers(end=True, path="/v1/models"))
+    assert (await good.read()).WhichOneof("response") == "request_headers"
