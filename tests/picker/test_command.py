@@ -1,0 +1,232 @@
+"""The picker as a process: flags, feed, TLS, health, metrics, admin socket, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from aiohttp import web
+from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+from tests.picker.conftest import PROCESS, model, model_server, pod, pool
+
+from pointsman.resources.base import Resource
+
+RUN = "from pointsman.cli.picker import picker; picker()"
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class Feed:
+    """The other process's side of the feed."""
+
+    def __init__(self, objects: Sequence[Resource]) -> None:
+        self.objects = list(objects)
+        self.kinds = ""
+        self.changes: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        self.kinds = request.query["kinds"]
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for item in self.objects:
+            await self._line(response, {"type": "ADDED", "object": item.to_dict()})
+        await self._line(response, {"type": "SYNCED"})
+        while (change := await self.changes.get()) is not None:
+            await self._line(response, change)
+        return response
+
+    async def _line(self, response: web.StreamResponse, line: dict[str, Any]) -> None:
+        await response.write(json.dumps(line).encode() + b"\n")
+
+
+@asynccontextmanager
+async def serving(feed: Feed, path: Path) -> AsyncIterator[None]:
+    app = web.Application()
+    app.router.add_get("/api/watch", feed.watch)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(path)).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def command(
+    *arguments: str, stdin: int | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        RUN,
+        *arguments,
+        stdin=stdin if stdin is not None else asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "USE_STREAMING": "true"},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def healthy(channel: grpc.aio.Channel, service: str, expected: bytes = b"\x08\x01") -> None:
+    check = channel.unary_unary("/grpc.health.v1.Health/Check")
+    name = service.encode()
+    message = bytes((0x0A, len(name))) + name if name else b""
+    deadline = asyncio.get_running_loop().time() + 10
+    while True:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            if await check(message, timeout=1, wait_for_ready=True) == expected:
+                return
+        assert asyncio.get_running_loop().time() < deadline, "the picker did not become healthy"
+        await asyncio.sleep(0.02)
+
+
+async def get(path: Path, what: str) -> Any:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
+        session.get(f"http://admin{what}") as response,
+    ):
+        return await response.json()
+
+
+def head(*, end: bool) -> pb.ProcessingRequest:
+    message = pb.ProcessingRequest()
+    message.request_headers.end_of_stream = end
+    message.request_headers.headers.headers.add(key=":path", raw_value=b"/v1/completions")
+    message.protocol_config.request_body_mode = 4
+    return message
+
+
+METRICS = """\
+vllm:num_requests_running{engine="0",model_name="base"} 3.0
+vllm:num_requests_waiting{engine="0",model_name="base"} 2.0
+vllm:kv_cache_usage_perc{engine="0",model_name="base"} 0.25
+vllm:lora_requests_info{max_lora="4",running_lora_adapters="a",waiting_lora_adapters=""} 1.0
+"""
+
+
+async def test_the_guides_command_line_serves_tls_health_and_metrics(folder: Path) -> None:
+    async with model_server(lambda: METRICS) as port:
+        mapped = {"annotations": {"pointsman.dev/ports": f"8000={port}"}}
+        feed = Feed([pool(), pod("p0", "127.0.0.1", **mapped), model("m", targets=[("a", None)])])
+        grpc_port, health_port, metrics_port = free_ports(3)
+        async with (
+            serving(feed, folder / "feed.sock"),
+            command(
+                *("-poolName", "pool", "-v", "4", f"-grpcPort={grpc_port}"),
+                *("--grpcHealthPort", str(health_port), f"--metricsPort={metrics_port}"),
+                *("--bind", "127.0.0.1", "--feed", f"unix:{folder}/feed.sock"),
+                *("--admin-socket", str(folder / "admin.sock"), "-refreshMetricsInterval=50ms"),
+            ) as process,
+        ):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{health_port}") as channel:
+                await healthy(channel, "inference-extension")
+            assert feed.kinds.startswith("Pod.,InferencePool.inference.networking.k8s.io,")
+            certificate = await asyncio.to_thread(certificate_of, grpc_port)
+            credentials = grpc.ssl_channel_credentials(certificate.encode())
+            async with grpc.aio.secure_channel(f"localhost:{grpc_port}", credentials) as channel:
+                await healthy(channel, "envoy.service.ext_proc.v3.ExternalProcessor")
+                process_call = channel.stream_stream(
+                    PROCESS,
+                    request_serializer=pb.ProcessingRequest.SerializeToString,
+                    response_deserializer=pb.ProcessingResponse.FromString,
+                )
+                stream = process_call(timeout=10)
+                await stream.write(head(end=False))
+                data = b'{"model":"m","prompt":"hi"}'
+                part = pb.HttpBody(body=data, end_of_stream=True)
+                await stream.write(pb.ProcessingRequest(request_body=part))
+                answer = (await stream.read()).request_headers.response.header_mutation
+                values = {h.header.key: h.header.raw_value for h in answer.set_headers}
+                assert values["x-gateway-destination-endpoint"] == f"127.0.0.1:{port}".encode()
+                echoed = (await stream.read()).request_body.response.body_mutation
+                assert echoed.streamed_response.body == b'{"model":"a","prompt":"hi"}'
+            rows = await get(folder / "admin.sock", "/endpoints")
+            assert rows[0]["queue"] == 2
+            assert rows[0]["adapters"] == ["a"]
+            (decision,) = await get(folder / "admin.sock", "/decisions")
+            assert (decision["model"], decision["target"]) == ("m", "a")
+            assert decision["totals"]
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://127.0.0.1:{metrics_port}/metrics") as response,
+            ):
+                text = await response.text()
+            assert 'inference_pool_average_queue_size{name="pool"} 2' in text
+            assert 'request_total{model_name="m",target_model_name="a"} 1' in text
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 5) == 0
+
+
+def certificate_of(port: int) -> str:
+    import ssl
+
+    return ssl.get_server_certificate(("127.0.0.1", port))
+
+
+async def test_it_drains_when_its_parent_ends(folder: Path) -> None:
+    feed = Feed([pool(), pod("p0", "127.0.0.1")])
+    async with (
+        serving(feed, folder / "feed.sock"),
+        command(
+            *("--listen", f"unix:{folder}/p.sock", "--feed", f"unix:{folder}/feed.sock"),
+            "--exit-with-parent",
+            stdin=asyncio.subprocess.PIPE,
+        ) as process,
+        grpc.aio.insecure_channel(f"unix:{folder}/p.sock") as channel,
+    ):
+        await healthy(channel, "")
+        process_call = channel.stream_stream(
+            PROCESS,
+            request_serializer=pb.ProcessingRequest.SerializeToString,
+            response_deserializer=pb.ProcessingResponse.FromString,
+        )
+        stream = process_call(metadata=(("x-pointsman-pool", "default/pool"),), timeout=10)
+        await stream.write(head(end=True))
+        await stream.read()
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await stream.read() is grpc.aio.EOF
+        assert (await stream.code()) is grpc.StatusCode.OK
+        assert await asyncio.wait_for(process.wait(), 5) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("--poolNam", "x"), "did you mean --poolName?"),
+        (("-poolName",), "needs a value"),
+        (("-poolName", "x", "-grpcPort", "many"), "--grpcPort"),
+        (("-v", "4"), "--pool-name NAME or --listen"),
+    ],
+)
+async def test_a_wrong_command_line_says_what_to_write(
+    arguments: tuple[str, ...], hint: str
+) -> None:
+    async with command(*arguments) as process:
+        _, errors = await asyncio.wait_for(process.communicate(), 10)
+        assert process.returncode == 2
+        assert hint in errors.decode()
