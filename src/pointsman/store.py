@@ -54,6 +54,10 @@ class Subscription:
     async def batch(self) -> tuple[Change, ...]:
         """Wait until something has changed and take all of it."""
         await self._wake.wait()
+        return self.take()
+
+    def take(self) -> tuple[Change, ...]:
+        """All that has changed since the last look, which may be nothing."""
         self._wake.clear()
         changes = tuple(self._pending.values())
         self._pending.clear()

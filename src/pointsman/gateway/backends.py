@@ -194,7 +194,8 @@ def find_pool(store: Store, ref: Ref) -> InferencePool | None:
 def backend_problem(backend: Backend, config: EnvoyGatewayConfig, options: Options) -> str | None:
     """Why a Backend is not accepted; None where it is.
 
-    Rules of Envoy Gateway v1.3: the switch must be on, hostnames have two labels or more, and loopback addresses are for one machine only.
+    Rules of Envoy Gateway v1.3: the switch must be on, hostnames have two labels or more, and
+    loopback addresses are for one machine only.
     """
     if not config.extension_apis.enable_backend:
         return conditions.BACKEND_DISABLED

@@ -8,7 +8,7 @@ where they have one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pointsman.resources.base import Resource
@@ -93,3 +93,43 @@ def refs_resolved(subject: Resource, message: str) -> dict[str, Any]:
 def refs_unresolved(subject: Resource, reason: str, message: str) -> dict[str, Any]:
     """ResolvedRefs=False for a reason."""
     return condition(subject, "ResolvedRefs", FALSE, reason, message)
+
+
+def with_times(new: Any, old: Any, now: str) -> Any:
+    """A status with the time of each of its conditions filled in.
+
+    A condition that keeps its status keeps its time. `old` is the status as it was, or None; list
+    entries are matched by what names them (a listener's name, a parentRef, an ancestorRef). `now`
+    is an RFC 3339 text.
+    """
+    if isinstance(new, Mapping):
+        before = old if isinstance(old, Mapping) else {}
+        return {
+            key: _timed(value, before.get(key), now)
+            if key == "conditions"
+            else with_times(value, before.get(key), now)
+            for key, value in new.items()
+        }
+    if isinstance(new, list):
+        known = {_identity(item): item for item in old} if isinstance(old, list) else {}
+        return [with_times(item, known.get(_identity(item)), now) for item in new]
+    return new
+
+
+def _timed(new: Iterable[Condition], old: Any, now: str) -> list[dict[str, Any]]:
+    before = {item.get("type"): item for item in old or () if isinstance(item, Mapping)}
+    result = []
+    for item in new:
+        known = before.get(item["type"], {})
+        is_same = known.get("status") == item["status"]
+        since = known.get("lastTransitionTime", now) if is_same else now
+        result.append({**item, "lastTransitionTime": since})
+    return result
+
+
+def _identity(item: Any) -> str:
+    """What tells entries of a status list apart."""
+    if not isinstance(item, Mapping):
+        return repr(item)
+    names = ("name", "parentRef", "ancestorRef", "controllerName")
+    return repr([item.get(name) for name in names])

@@ -1,7 +1,7 @@
 """The switches of Envoy Gateway: a configuration inside a ConfigMap.
 
-Rule (Envoy Gateway v1.3): the ConfigMap is `envoy-gateway-config` in `envoy-gateway-system`, its key
-`envoy-gateway.yaml`. Without it, or where it cannot be read, the defaults hold: Backend and
+Rule (Envoy Gateway v1.3): the ConfigMap is `envoy-gateway-config` in `envoy-gateway-system`, and
+its key `envoy-gateway.yaml`. Without it, or where it cannot be read, the defaults hold: Backend and
 EnvoyPatchPolicy are off.
 """
 

@@ -52,6 +52,11 @@ class DiscoveryServer:
             _put(outbox, session.update(self._served, now))
         self._report()
 
+    def version(self, key: Key) -> str:
+        """The version in which a resource is served; "" where it is not."""
+        found = self._served.resources.get(key)
+        return found.version if found is not None else ""
+
     def is_acknowledged(self, key: Key) -> bool:
         """Whether every connected Envoy has taken that resource as it is."""
         return bool(self._streams) and all(session.acknowledged(key) for session in self._streams)

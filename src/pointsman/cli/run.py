@@ -1,0 +1,179 @@
+"""`pointsman run`: a gateway with everything behind it, on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import shlex
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from pointsman.admin.instances import INSTANCE_VARIABLE, InstanceError
+from pointsman.inference.models import served_models
+from pointsman.inference.pools import pools
+from pointsman.resources.inference_extension import InferenceModel
+from pointsman.standalone.instance import Instance, InstanceSettings, start
+from pointsman.telemetry.logs import configure
+from pointsman.xds.binary import EnvoyNotFoundError
+
+READY_TIMEOUT_S = 30.0
+"""After this the ready line is printed with what is still missing."""
+
+
+def _port_map(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[int, int]:
+    result = {}
+    for value in values:
+        listed, equals, real = value.partition("=")
+        if not (equals and _is_port(listed) and _is_port(real)):
+            raise click.BadParameter(f"expected LISTENER=REAL like 80=8085, got {value!r}")
+        result[int(listed)] = int(real)
+    return result
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, allow_dash=True))
+@click.option(
+    "--instance",
+    envvar=INSTANCE_VARIABLE,
+    help="Name of this instance, by which other commands find it.",
+)
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where listeners bind.")
+@click.option(
+    "--port-map",
+    multiple=True,
+    callback=_port_map,
+    metavar="LISTENER=REAL",
+    help="Bind a listener's port to another one, like 80=8085. May be repeated.",
+)
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Worker threads of Envoy.")
+@click.option(
+    "--pod-addresses",
+    type=click.Choice(["own", "shared"]),
+    help="An address for each pod (Linux), or ports on 127.0.0.1; by default what works here.",
+)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    show_default=True,
+    help="Seconds that running requests may take when the gateway ends.",
+)
+@click.option("-v", "--verbose", count=True, help="Say more; twice for Envoy's own log.")
+def run(
+    paths: tuple[str, ...],
+    instance: str | None,
+    address: str,
+    port_map: dict[int, int],
+    concurrency: int | None,
+    pod_addresses: str | None,
+    drain_timeout: float,
+    verbose: int,
+) -> None:
+    """Run the manifests under PATH... as a gateway on this machine.
+
+    PATH is a file, a folder (with everything below it) or - for standard input. Without a PATH a
+    built-in example runs. Files are watched: what changes is applied.
+    """
+    configure(verbose)
+    settings = InstanceSettings(
+        paths=paths or (example_path(),),
+        name=instance,
+        address=address,
+        port_map=port_map,
+        concurrency=concurrency,
+        shared_addresses=None if pod_addresses is None else pod_addresses == "shared",
+        envoy_log_level="info" if verbose > 1 else "warning",
+        drain_timeout_s=drain_timeout,
+    )
+    try:
+        asyncio.run(_run(settings))
+    except (InstanceError, EnvoyNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def example_path() -> str:
+    """The folder of the built-in example."""
+    return str(Path(str(importlib.resources.files("pointsman") / "examples" / "two-adapters")))
+
+
+async def _run(settings: InstanceSettings) -> None:
+    began = time.monotonic()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with start(settings) as instance:
+        stopping = asyncio.create_task(stop.wait())
+        failing = asyncio.create_task(instance.failed())
+        announcing = asyncio.create_task(_announce(instance, began))
+        try:
+            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                failing.result()
+        finally:
+            for task in (announcing, stopping, failing):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            _say("draining")
+
+
+async def _announce(instance: Instance, began: float) -> None:
+    is_ready = await instance.ready(READY_TIMEOUT_S)
+    took_s = time.monotonic() - began
+    if is_ready:
+        _say(f"ready in {took_s:.1f} s: {summary(instance)}")
+    else:
+        waiting = "; ".join(instance.waiting_for)
+        _say(f"not ready after {took_s:.0f} s, waiting for: {waiting}. So far: {summary(instance)}")
+
+
+def summary(instance: Instance) -> str:
+    """The listeners, the admin address, and a request to try."""
+    translation = instance.controller.translation
+    facts = instance.controller.discovery.facts
+    if translation is None:
+        return f"admin unix:{instance.admin_socket}"
+    bound = [item for item in translation.listeners if item.port_name in facts.listeners]
+    urls = {
+        item.xds_name: f"http://{instance.options.bind_address}"
+        f":{instance.options.bound_port(item.spec.port)}"
+        for item in bound
+    }
+    parts = [", ".join(dict.fromkeys(urls.values())) or "no listener"]
+    parts.append(f"admin unix:{instance.admin_socket}")
+    served = [
+        urls[attachment.listener.xds_name]
+        for parent in translation.parents
+        for attachment in parent.attachments
+        if attachment.listener.xds_name in urls
+    ]
+    if served:
+        body = f'{{"model": "{_model(instance)}", "prompt": "Hello", "max_tokens": 20}}'
+        command = ("curl", f"{served[0]}/v1/completions", "-H", "content-type: application/json")
+        parts.append(f"try: {shlex.join((*command, '-d', body))}")
+    return "; ".join(parts)
+
+
+def _model(instance: Instance) -> str:
+    """A model name that is served, for the request to try."""
+    models = instance.store.list(InferenceModel)
+    for namespace, name in pools(instance.store):
+        for model in served_models(models, namespace, name):
+            return model
+    return "MODEL"
+
+
+def _say(text: str) -> None:
+    click.echo(f"pointsman: {text}", file=sys.stderr)

@@ -1,0 +1,133 @@
+"""The Envoy of one machine: started from the wheel, asked over its admin socket, then drained."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from pointsman.standalone.processes import Command, Output, Process
+from pointsman.xds.binary import envoy_path
+from pointsman.xds.bootstrap import bootstrap
+
+ADMIN_TIMEOUT_S = 2.0
+DRAIN_POLL_S = 0.05
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Envoy's choice, not ours
+BASE_ID_FACTOR = 10
+"""Envoy multiplies the base id by the number of restart epochs it allows, for file names."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoySettings:
+    """How Envoy is run."""
+
+    folder: Path
+    """Where its bootstrap and admin socket go."""
+    xds_socket: Path
+    concurrency: int | None = None
+    """Worker threads; None means one for each core."""
+    log_level: str = "warning"
+    drain_timeout_s: float = 10.0
+    """How long answers that stream may go on after the listeners have closed."""
+
+    @property
+    def admin_socket(self) -> Path:
+        """Envoy's own admin."""
+        return self.folder / "envoy-admin.sock"
+
+    @property
+    def base_id_file(self) -> Path:
+        """Where Envoy writes the number that tells it from other Envoys of this machine."""
+        return self.folder / "envoy-base-id"
+
+
+class Envoy:
+    """One Envoy that is kept running."""
+
+    def __init__(self, settings: EnvoySettings, output: Output) -> None:
+        self._settings = settings
+        self.process = Process(_command(settings), output, self._clean_up)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Envoy]:
+        """Envoy runs inside this context; at its end it drains first."""
+        settings = self._settings
+        config = bootstrap(f"pointsman~{os.getpid()}", settings.xds_socket, settings.admin_socket)
+        path = settings.folder / "envoy.json"
+        path.write_text(json.dumps(config, indent=2))
+        try:
+            async with self.process.running():
+                try:
+                    yield self
+                finally:
+                    await self._drain()
+        finally:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        if not self.process.is_running:
+            remove_shared_memory(self._settings.base_id_file)
+
+    async def _drain(self) -> None:
+        """Take no new connections, and wait for the requests that are under way."""
+        if not self.process.is_running:
+            return
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self._ask("POST", "/drain_listeners?inboundonly=false")
+                # Envoy tells nobody when it is idle, so it is asked.
+                while await self._active_requests() > 0:  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_POLL_S)
+
+    async def _active_requests(self) -> int:
+        text = await self._ask("GET", "/stats?format=json&filter=downstream_rq_active")
+        stats: list[dict[str, Any]] = json.loads(text).get("stats", [])
+        return sum(
+            int(item["value"])
+            for item in stats
+            if item.get("name", "").startswith("http.")
+            and not item["name"].startswith("http.admin")
+        )
+
+    async def _ask(self, method: str, path: str) -> str:
+        connector = aiohttp.UnixConnector(str(self._settings.admin_socket))
+        timeout = aiohttp.ClientTimeout(ADMIN_TIMEOUT_S)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            session.request(method, f"http://envoy{path}") as answer,
+        ):
+            return await answer.text()
+
+
+def _command(settings: EnvoySettings) -> Command:
+    concurrency = settings.concurrency or os.cpu_count() or 1
+    argv = (
+        str(envoy_path()),
+        *("-c", str(settings.folder / "envoy.json")),
+        # Not --disable-hot-restart: with it goes the signal that ends Envoy with its parent.
+        "--use-dynamic-base-id",
+        *("--base-id-path", str(settings.base_id_file)),
+        *("--concurrency", str(concurrency)),
+        *("--log-level", settings.log_level),
+        *("--log-format", "%Y-%m-%d %T.%e %l envoy %n: %v"),
+        "--reject-unknown-dynamic-fields",
+        "--skip-deprecated-logs",
+    )
+    return Command("envoy", argv, grace_s=5.0)
+
+
+def remove_shared_memory(base_id_file: Path) -> None:
+    """Envoy leaves the shared memory of its hot restart behind; this takes it away."""
+    try:
+        base_id = int(base_id_file.read_text())
+    except (OSError, ValueError):
+        return
+    name = f"envoy_shared_memory_{base_id * BASE_ID_FACTOR}"
+    (SHARED_MEMORY / name).unlink(missing_ok=True)

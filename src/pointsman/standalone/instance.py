@@ -1,0 +1,294 @@
+"""One Pointsman on one machine: everything that `pointsman run` brings up, and takes down again.
+
+What is started later depends on what is started earlier, and ends before it:
+
+    addresses, folder ▶ store ▶ admin socket ▶ control plane ▶ pods ▶ picker ▶ Envoy
+
+So at the end Envoy drains first, while pickers and model servers still answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pointsman import __version__
+from pointsman.admin import server as admin_server
+from pointsman.admin.instances import SOCKET_NAME, instance_folder
+from pointsman.admin.providers import EndpointRow, ListenerRow, ProblemRow, Providers, XdsRow
+from pointsman.gateway import snapshot
+from pointsman.gateway.conditions import with_times
+from pointsman.gateway.options import Options
+from pointsman.gateway.snapshot import Key
+from pointsman.resources.base import Ref
+from pointsman.resources.problems import Problem
+from pointsman.sources.files import FileSource
+from pointsman.standalone import pickers
+from pointsman.standalone.addresses import claimed_addresses
+from pointsman.standalone.envoy import Envoy, EnvoySettings
+from pointsman.standalone.outputs import Outputs
+from pointsman.standalone.workloads import Workloads
+from pointsman.store import Store
+from pointsman.xds.binary import envoy_version
+from pointsman.xds.controller import Controller
+
+READY_POLL_S = 0.02
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSettings:
+    """How an instance is run."""
+
+    paths: tuple[str, ...]
+    """Files, folders, or `-`."""
+    name: str | None = None
+    address: str = "127.0.0.1"
+    """Where listeners bind."""
+    port_map: Mapping[int, int] = field(default_factory=dict)
+    concurrency: int | None = None
+    """Envoy's worker threads."""
+    shared_addresses: bool | None = None
+    """All pods on 127.0.0.1; None decides by what the machine has."""
+    envoy_log_level: str = "warning"
+    drain_timeout_s: float = 10.0
+
+
+class Instance:
+    """A running instance."""
+
+    def __init__(self, settings: InstanceSettings, folder: Path) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.store = Store()
+        self.outputs = Outputs()
+        self.source = FileSource(
+            self.store, settings.paths, on_change=log.info, on_problem=_log_problem
+        )
+        self.options = Options(
+            bind_address=settings.address,
+            advertised_address=settings.address,
+            port_map=dict(settings.port_map),
+            exclusive_ports=True,
+            own_picker_socket=str(folder / "picker.sock"),
+            is_alone=True,
+        )
+        self.controller = Controller(self.store, self.options, self.source.write_status)
+        self.workloads: Workloads | None = None
+        self.picker = pickers.ProvidedPicker(
+            folder, self.admin_socket, self.outputs, lambda: self.controller.translation
+        )
+        self._failure: asyncio.Future[None] | None = None
+
+    @property
+    def admin_socket(self) -> Path:
+        """Where the commands reach this instance."""
+        return self.folder / SOCKET_NAME
+
+    @property
+    def is_ready(self) -> bool:
+        """Envoy has everything, and whatever the objects ask for is up."""
+        return (
+            self.controller.translation is not None
+            and self.controller.discovery.is_settled
+            and self.picker.is_ready
+            and not (self.workloads.waiting if self.workloads is not None else ())
+        )
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """What is not up yet, in words."""
+        found = list(self.workloads.waiting) if self.workloads is not None else []
+        if not self.controller.discovery.is_settled:
+            found.append("Envoy has not taken everything")
+        if not self.picker.is_ready:
+            found.append("the picker is not ready")
+        return found
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Instance]:
+        """The instance lives inside this context; nothing of it is left afterwards."""
+        self._failure = asyncio.get_running_loop().create_future()
+        async with AsyncExitStack() as stack:
+            addresses = stack.enter_context(
+                claimed_addresses(shared=self.settings.shared_addresses)
+            )
+            await self.source.start()
+            await stack.enter_async_context(
+                admin_server.serve(self.store, self._providers(), self.admin_socket)
+            )
+            xds_socket = self.folder / "xds.sock"
+            await stack.enter_async_context(self.controller.discovery.listening(xds_socket))
+            await self._keep(stack, self.source.follow(), "files")
+            await self._keep(stack, self.controller.run(), "control plane")
+            self.workloads = Workloads(
+                self.store,
+                addresses,
+                self.folder / "pods",
+                self.admin_socket,
+                self.outputs.of,
+                self._set_status,
+            )
+            await self._keep(stack, self.workloads.run(), "workloads")
+            await self._keep(stack, self.picker.run(self.store), "picker")
+            settings = EnvoySettings(
+                self.folder,
+                xds_socket,
+                self.settings.concurrency,
+                self.settings.envoy_log_level,
+                self.settings.drain_timeout_s,
+            )
+            envoy = Envoy(settings, self.outputs.of("envoy"))
+            await stack.enter_async_context(envoy.running())
+            yield self
+
+    async def ready(self, timeout_s: float) -> bool:
+        """Wait until everything is up; False when it is not within that time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self.is_ready:  # noqa: ASYNC110 - several processes' states at once
+                    await asyncio.sleep(READY_POLL_S)
+        return self.is_ready
+
+    async def failed(self) -> None:
+        """Returns never, unless a part of the instance breaks: then raises why."""
+        if self._failure is not None:
+            await self._failure
+
+    async def _keep(
+        self, stack: AsyncExitStack, part: Coroutine[Any, Any, None], name: str
+    ) -> None:
+        await stack.enter_async_context(_background(part, name, self._failure))
+
+    def _set_status(self, ref: Ref, status: dict[str, Any]) -> None:
+        """Statuses of what runs here; the store is their only home."""
+        item = self.store.find(ref)
+        if item is None:
+            return
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        timed = with_times(status, item.status, now)
+        if timed != item.status:
+            self.store.apply([item.with_status(timed)])
+
+    def _providers(self) -> Providers:
+        return Providers(
+            is_ready=lambda: self.is_ready,
+            version=lambda: {"pointsman": __version__, "envoy": envoy_version()},
+            listeners=self._listener_rows,
+            xds=self._xds_rows,
+            endpoints=self._endpoint_rows,
+            problems=lambda: [_problem_row(item) for item in self.source.problems],
+            logs=self.outputs,
+            decisions=self._decision_rows,
+        )
+
+    def _listener_rows(self) -> list[ListenerRow]:
+        translation = self.controller.translation
+        facts = self.controller.discovery.facts
+        if translation is None:
+            return []
+        rows = []
+        for item in translation.listeners:
+            meta = item.gateway.metadata
+            refused = facts.refused.get(Key(snapshot.LISTENER, item.port_name), "")
+            conflict = item.conflict[1] if item.conflict is not None else ""
+            rows.append(
+                ListenerRow(
+                    gateway=f"{meta.namespace}/{meta.name}",
+                    name=item.spec.name,
+                    address=self.options.bind_address,
+                    port=self.options.bound_port(item.spec.port),
+                    protocol=item.spec.protocol,
+                    is_bound=item.conflict is None and item.port_name in facts.listeners,
+                    message=conflict or refused,
+                )
+            )
+        return rows
+
+    def _xds_rows(self) -> list[XdsRow]:
+        translation = self.controller.translation
+        discovery = self.controller.discovery
+        if translation is None:
+            return []
+        rows = []
+        for key, resource in translation.snapshot.resources.items():
+            refused = discovery.facts.refused.get(key)
+            acked = discovery.is_acknowledged(key)
+            rows.append(
+                XdsRow(
+                    type=key.type_url.rpartition(".")[2],
+                    name=key.name,
+                    version=discovery.version(key),
+                    state="NACKED" if refused else "ACKED" if acked else "PENDING",
+                    message=refused or "",
+                    objects=[str(ref) for ref in resource.origins],
+                )
+            )
+        return rows
+
+    async def _endpoint_rows(self) -> Sequence[EndpointRow]:
+        return await pickers.endpoint_rows(self._picker_sockets())
+
+    async def _decision_rows(self, limit: int, request_id: str | None) -> list[dict[str, Any]]:
+        return await pickers.decision_rows(self._picker_sockets(), limit, request_id)
+
+    def _picker_sockets(self) -> list[Path]:
+        own = [self.picker.admin_socket] if self.picker.is_wanted else []
+        return own + (self.workloads.picker_sockets if self.workloads is not None else [])
+
+
+@asynccontextmanager
+async def start(settings: InstanceSettings) -> AsyncIterator[Instance]:
+    """An instance in a folder of its own.
+
+    Raises:
+        InstanceError: the name is taken, or no folder can be had.
+        EnvoyNotFoundError: the wheel with Envoy is not installed.
+    """
+    with instance_folder(settings.name) as folder:
+        async with Instance(settings, folder).running() as instance:
+            yield instance
+
+
+@asynccontextmanager
+async def _background(
+    part: Coroutine[Any, Any, None], name: str, failure: asyncio.Future[None] | None
+) -> AsyncIterator[None]:
+    """Run `part` beside the context, and end it with the context."""
+
+    def on_end(task: asyncio.Task[None]) -> None:
+        if failure is not None and not failure.done() and not task.cancelled():
+            reason = task.exception() or RuntimeError(f"{name} ended by itself")
+            failure.set_exception(reason)
+
+    task = asyncio.create_task(part, name=name)
+    task.add_done_callback(on_end)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _log_problem(problem: Problem) -> None:
+    level = logging.ERROR if problem.is_error else logging.WARNING
+    log.log(level, "%s", problem)
+
+
+def _problem_row(item: Problem) -> ProblemRow:
+    return ProblemRow(
+        severity=item.severity,
+        file=item.file,
+        line=item.line,
+        field=item.field,
+        message=item.message,
+        subject=item.subject,
+    )

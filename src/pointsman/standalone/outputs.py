@@ -1,0 +1,54 @@
+"""The kept output of every process of an instance, by name."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+
+from pointsman.standalone.processes import Output
+
+MAX_PROCESSES = 500
+"""Processes whose output is kept; the one that was started longest ago goes first."""
+
+
+class Outputs:
+    """Gives and keeps the output of processes. A container's name is `namespace/pod/container`."""
+
+    def __init__(self) -> None:
+        self._outputs: OrderedDict[str, Output] = OrderedDict()
+
+    def of(self, name: str) -> Output:
+        """The output of that process, empty at first."""
+        found = self._outputs.setdefault(name, Output())
+        while len(self._outputs) > MAX_PROCESSES:
+            self._outputs.popitem(last=False)
+        return found
+
+    def names(self) -> Sequence[str]:
+        """Every process that has output."""
+        return tuple(self._outputs)
+
+    def tail(self, name: str, lines: int) -> Sequence[str] | None:
+        """The last lines of a process; None where nobody has that name."""
+        found = self._find(name)
+        if found is None:
+            return None
+        return found.lines[-lines:] if lines > 0 else ()
+
+    def follow(self, name: str) -> AsyncIterator[str]:
+        """The lines of a process from now on.
+
+        Raises:
+            KeyError: no process has that name.
+        """
+        found = self._find(name)
+        if found is None:
+            raise KeyError(name)
+        return found.follow()
+
+    def _find(self, name: str) -> Output | None:
+        """By full name, or by a part of it that only one process has (`pod`, `pod/container`)."""
+        if name in self._outputs:
+            return self._outputs[name]
+        near = [key for key in self._outputs if f"/{name}/" in f"/{key}/"]
+        return self._outputs[near[-1]] if near else None

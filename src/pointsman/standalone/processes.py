@@ -1,0 +1,213 @@
+"""A child process that is kept running: started, watched, restarted, and ended with its owner.
+
+No child outlives the parent. Our own children read their standard input and drain when it ends,
+which it does when the parent is gone, however it went; Envoy has a parent-death signal of its own.
+Each child leads a session, so that a Ctrl-C at the terminal reaches only the parent, which then
+ends its children in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from weakref import WeakSet
+
+LOG_LINES = 2000
+"""Lines of output that are kept of each process."""
+LINE_BYTES = 8 * 1024
+"""Longer lines of output are cut."""
+
+FIRST_BACKOFF_S = 0.1
+LONGEST_BACKOFF_S = 10.0
+STEADY_S = 10.0
+"""A process that has run this long has started well: its next restart is prompt again."""
+KILL_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run. A process of ours gets `--exit-with-parent` from who makes the command."""
+
+    name: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the parent's own."""
+    grace_s: float = 10.0
+    """From SIGTERM to SIGKILL."""
+    folder: str | None = None
+
+
+class Output:
+    """The last lines that a process wrote, and those to come for who follows."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=LOG_LINES)
+        self._followers: WeakSet[asyncio.Queue[str]] = WeakSet()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is kept, oldest first."""
+        return tuple(self._lines)
+
+    def add(self, line: str) -> None:
+        """Keep a line; a follower that is too slow misses it."""
+        self._lines.append(line)
+        for queue in self._followers:
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(line)
+
+    def follow(self) -> AsyncIterator[str]:
+        """Each line that comes from this call on."""
+        queue: asyncio.Queue[str] = asyncio.Queue(LOG_LINES)
+        self._followers.add(queue)
+        return self._lines_of(queue)
+
+    async def _lines_of(self, queue: asyncio.Queue[str]) -> AsyncIterator[str]:
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._followers.discard(queue)
+
+
+class Process:
+    """One child that is restarted whenever it ends, until its context is left."""
+
+    def __init__(
+        self, command: Command, output: Output, on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        self.command = command
+        self.output = output
+        self.restarts = 0
+        self._on_change = on_change
+        self._child: asyncio.subprocess.Process | None = None
+        self._problem = ""
+        self._changes = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The child that runs now."""
+        return self._child.pid if self._child is not None else None
+
+    @property
+    def is_running(self) -> bool:
+        """A child is there, whether or not it is ready."""
+        return self._child is not None and self._child.returncode is None
+
+    @property
+    def problem(self) -> str:
+        """How the last child ended, "" while the first one runs."""
+        return self._problem
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until a child starts or ends, at most that long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changes.wait(), timeout_s)
+        self._changes.clear()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Process]:
+        """The process is kept running inside this context and is gone after it."""
+        task = asyncio.create_task(self._keep_running(), name=f"process {self.command.name}")
+        try:
+            yield self
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _keep_running(self) -> None:
+        loop = asyncio.get_running_loop()
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            started = loop.time()
+            try:
+                await self._run_once()
+            except OSError as error:
+                self._problem = f"cannot start {self.command.argv[0]}: {error}"
+            if loop.time() - started > STEADY_S:
+                backoff_s = FIRST_BACKOFF_S
+            log.warning("%s: %s; restarting", self.command.name, self._problem)
+            self.restarts += 1
+            self._notify()
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+
+    async def _run_once(self) -> None:
+        command = self.command
+        child = await asyncio.create_subprocess_exec(
+            *command.argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, **command.environment},
+            cwd=command.folder,
+            start_new_session=True,
+            limit=LINE_BYTES,
+        )
+        self._child = child
+        self._notify()
+        reader = asyncio.create_task(self._read(child))
+        try:
+            code = await child.wait()
+            self._problem = _ending(code)
+        finally:
+            await self._end(child)
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+            self._child = None
+
+    def _notify(self) -> None:
+        self._changes.set()
+        self._on_change()
+
+    async def _read(self, child: asyncio.subprocess.Process) -> None:
+        stream = child.stdout
+        if stream is None:
+            return
+        while True:
+            try:
+                line = await stream.readuntil(b"\n")
+            except asyncio.LimitOverrunError as overrun:
+                line = await stream.read(overrun.consumed or LINE_BYTES)
+            except asyncio.IncompleteReadError as end:
+                if end.partial:
+                    self.output.add(end.partial.decode(errors="replace"))
+                return
+            self.output.add(line.decode(errors="replace").rstrip("\n"))
+
+    async def _end(self, child: asyncio.subprocess.Process) -> None:
+        """SIGTERM, time to drain, then SIGKILL for what is left of its session."""
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                child.terminate()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(child.wait()), self.command.grace_s)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        if child.returncode is None:
+            await asyncio.wait_for(child.wait(), KILL_TIMEOUT_S)
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        try:
+            return f"ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"ended by signal {-code}"
+    return f"ended with code {code}"
+
+
+def own_command(name: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    """The command line of one of our own commands, bound to the life of this process."""
+    return (sys.executable, "-m", "pointsman", name, *arguments, "--exit-with-parent")

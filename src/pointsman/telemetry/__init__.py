@@ -1,0 +1,1 @@
+"""What the rooms above report into: logs now, metrics and traces with the picker."""

@@ -1,0 +1,106 @@
+"""The loop of the control plane: objects change, Envoy is told, conditions go back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pointsman.gateway.conditions import with_times
+from pointsman.gateway.options import Options
+from pointsman.gateway.statuses import EnvoyFacts, statuses
+from pointsman.gateway.translate import Translation, translate
+from pointsman.resources.base import Ref
+from pointsman.resources.core import Pod
+from pointsman.resources.discovery import EndpointSlice
+from pointsman.store import Change, Store
+from pointsman.xds.server import DiscoveryServer
+
+FOLD_S = 0.01
+"""Changes that come this close together become one update."""
+
+_STATUS_COUNTS = frozenset({Pod.KIND.kind, EndpointSlice.KIND.kind})
+"""Kinds whose status is input: where a pod lives and whether it is ready."""
+
+WriteStatus = Callable[[Ref, dict[str, Any]], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class Controller:
+    """Keeps Envoy and the conditions as the store wants them."""
+
+    def __init__(self, store: Store, options: Options, write_status: WriteStatus) -> None:
+        self._store = store
+        self._options = options
+        self._write_status = write_status
+        self._wake = asyncio.Event()
+        self._facts_changed = False
+        self._config_problem: str | None = None
+        self.discovery = DiscoveryServer(self._on_facts)
+        self.translation: Translation | None = None
+
+    async def run(self) -> None:
+        """Follow the store until cancelled."""
+        with self._store.subscribe() as subscription:
+            await self._translate()
+            reader = asyncio.create_task(subscription.batch())
+            try:
+                while True:
+                    waker = asyncio.create_task(self._wake.wait())
+                    await asyncio.wait({reader, waker}, return_when=asyncio.FIRST_COMPLETED)
+                    waker.cancel()
+                    self._wake.clear()
+                    if reader.done():
+                        await asyncio.sleep(FOLD_S)
+                        changes = (*reader.result(), *subscription.take())
+                        reader = asyncio.create_task(subscription.batch())
+                        if any(_matters(change) for change in changes):
+                            await self._translate()
+                            continue
+                    if self._facts_changed:
+                        await self._write_statuses()
+            finally:
+                reader.cancel()
+
+    def _on_facts(self, _: EnvoyFacts) -> None:
+        self._facts_changed = True
+        self._wake.set()
+
+    async def _translate(self) -> None:
+        try:
+            found = translate(self._store, self._options)
+        except Exception:
+            # A fault of ours must not take down what works: Envoy keeps what it has.
+            log.exception("The objects could not be translated; what was served stays")
+            return
+        if found.config.problem != self._config_problem:
+            self._config_problem = found.config.problem
+            if found.config.problem is not None:
+                log.warning("%s", found.config.problem)
+        self.translation = found
+        self.discovery.serve(found.snapshot)
+        await self._write_statuses()
+
+    async def _write_statuses(self) -> None:
+        self._facts_changed = False
+        if self.translation is None:
+            return
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        found = statuses(self._store, self.translation, self.discovery.facts, self._options)
+        for ref, status in found.items():
+            item = self._store.find(ref)
+            if item is None:
+                continue
+            timed = with_times(status, item.status, now)
+            if timed != item.status:
+                await self._write_status(ref, timed)
+
+
+def _matters(change: Change) -> bool:
+    """Whether a change can change what Envoy is told: statuses of most kinds are our own words."""
+    if change.old is None or change.new is None or change.ref.kind in _STATUS_COUNTS:
+        return True
+    return change.old.with_status(None) != change.new.with_status(None)
