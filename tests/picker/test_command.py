@@ -131,7 +131,9 @@ vllm:lora_requests_info{max_lora="4",running_lora_adapters="a",waiting_lora_adap
 async def test_the_guides_command_line_serves_tls_health_and_metrics(folder: Path) -> None:
     async with model_server(lambda: METRICS) as port:
         mapped = {"pointsman.dev/ports": f"8000={port}"}
-        feed = Feed([pool(), pod("p0", "127.0.0.1", annotations=mapped), model("m", targets=[("a", None)])])
+        feed = Feed(
+            [pool(), pod("p0", "127.0.0.1", annotations=mapped), model("m", targets=[("a", None)])]
+        )
         grpc_port, health_port, metrics_port = free_ports(3)
         async with (
             serving(feed, folder / "feed.sock"),
