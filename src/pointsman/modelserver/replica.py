@@ -1,0 +1,177 @@
+"""One model server: its engine, its models, its metrics, and the way of a request through it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from pointsman.modelserver.api.errors import RequestError, detail_response, json_response
+from pointsman.modelserver.api.fields import Body, parse_body
+from pointsman.modelserver.api.generation import busy
+from pointsman.modelserver.api.routes import LORA_PATHS, POST_HANDLERS, Handler, get_handlers
+from pointsman.modelserver.api.stream import EventStream
+from pointsman.modelserver.driver import EngineDriver, Session
+from pointsman.modelserver.engine import Engine, QueueFullError, StepResult, TooLongError
+from pointsman.modelserver.metrics import EngineMetrics
+from pointsman.modelserver.options import ServerOptions
+from pointsman.modelserver.prose import Prose
+from pointsman.modelserver.served import ServedModels
+from pointsman.modelserver.tokens import Tokenizer
+from pointsman.modelserver.traffic import HttpTraffic, write_process
+
+_BODY_DEADLINE_S = 60.0
+"""How long a client may take to send its body."""
+
+
+# Paths that the web framework beneath vLLM does not count.
+_UNCOUNTED = frozenset(("/metrics", "/health", "/ping", "/version", "/load"))
+
+
+class Replica:
+    """One engine behind one address. Must be made while the event loop runs."""
+
+    def __init__(self, options: ServerOptions, number: int = 0) -> None:
+        self.options = options
+        self.number = number
+        self.started_s = time.time()
+        self.tokenizer = Tokenizer()
+        self.prose = Prose(self.tokenizer)
+        capacity = options.capacity
+        self.models = ServedModels(
+            options.model, options.names, capacity.max_model_len, options.adapters
+        )
+        engine = Engine(
+            options.timing,
+            capacity,
+            seed=options.seed + number,
+            records_events=options.events is not None,
+        )
+        self.metrics = EngineMetrics(engine, self.models.primary, has_lora=options.has_lora)
+        self.traffic = HttpTraffic()
+        self.driver = EngineDriver(
+            engine, scale=options.time_scale, on_step=self._stepped, on_end=self.metrics.ended
+        )
+        self.step_listeners: list[Callable[[StepResult], None]] = []
+        self.in_progress = 0
+        """HTTP requests being answered, scrapes and health checks not counted."""
+        self._requests = 0
+        self._updates_adapters = options.has_lora and options.allows_lora_updates
+        self._gets = get_handlers()
+
+    def next_request(self) -> int:
+        """The number of this request, which makes answers differ that shall differ."""
+        self._requests += 1
+        return self._requests
+
+    def submit(self, session: Session) -> None:
+        """Starts a session.
+
+        Raises:
+            RequestError: 503 if the queue is full, 400 if it could never run.
+        """
+        try:
+            self.driver.submit(session)
+        except QueueFullError as error:
+            self.metrics.rejected(error.reason)
+            raise busy() from None
+        except TooLongError as error:
+            raise RequestError(400, str(error)) from None
+
+    def script_of(self, text: Any) -> str | None:
+        """What to say in echo mode: the user's words."""
+        if self.options.echoes and isinstance(text, str):
+            return text
+        return None
+
+    def event_stream(self, request: web.BaseRequest) -> EventStream:
+        """The stream that answers a request."""
+        return EventStream(request, self.headers_for(request))
+
+    def headers_for(self, request: web.BaseRequest) -> dict[str, str]:
+        """Headers that go with an answer."""
+        given = request.headers.get("X-Request-Id")
+        if given is not None and self.options.echoes_request_id:
+            return {"X-Request-Id": given}
+        return {}
+
+    def metrics_text(self) -> bytes:
+        """The body of `/metrics`."""
+        # The gauges are of this moment: steps that are due have ended.
+        lines: list[str] = []
+        write_process(lines, self.started_s)
+        self.metrics.write(lines)
+        self.traffic.write(lines)
+        lines.append("")
+        return "\n".join(lines).encode()
+
+    def _stepped(self, result: StepResult) -> None:
+        self.metrics.stepped(result)
+        for listener in self.step_listeners:
+            listener(result)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers one HTTP request."""
+        path = request.path
+        if path in _UNCOUNTED:
+            return await self._dispatch(request, path)
+        started = time.perf_counter()
+        self.in_progress += 1
+        try:
+            response = await self._dispatch(request, path)
+        finally:
+            self.in_progress -= 1
+        known = path if path in POST_HANDLERS or path in self._gets else "none"
+        length = request.content_length or 0
+        body_length = response.content_length or 0
+        self.traffic.observe(
+            known,
+            request.method,
+            response.status,
+            time.perf_counter() - started,
+            length,
+            body_length,
+        )
+        return response
+
+    async def _dispatch(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        method = request.method
+        if path in LORA_PATHS and not self._updates_adapters:
+            return detail_response(404, "Not Found")
+        if method == hdrs.METH_POST and (handler := POST_HANDLERS.get(path)) is not None:
+            return await self._answer(request, handler)
+        if method in (hdrs.METH_GET, hdrs.METH_HEAD) and (get := self._gets.get(path)) is not None:
+            return get(self, request)
+        if path in POST_HANDLERS or path in self._gets:
+            return detail_response(405, "Method Not Allowed")
+        return detail_response(404, "Not Found")
+
+    async def _answer(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
+        try:
+            self._authorize(request)
+            body = await _read(request)
+            return await handler(self, request, body)
+        except RequestError as problem:
+            return json_response(problem.body(), problem.status, self.headers_for(request))
+
+    def _authorize(self, request: web.BaseRequest) -> None:
+        keys = self.options.api_keys
+        if not keys:
+            return
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if given not in keys and request.headers.get("x-api-key") not in keys:
+            raise RequestError(401, "Unauthorized", "Unauthorized")
+
+
+async def _read(request: web.BaseRequest) -> Body:
+    try:
+        async with asyncio.timeout(_BODY_DEADLINE_S):
+            data = await request.read()
+    except TimeoutError:
+        raise RequestError(408, "The body did not arrive in time.", "Timeout") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise RequestError(413, "The body is too large.", "Payload Too Large") from None
+    return parse_body(data) if data else {}

@@ -1,0 +1,178 @@
+"""Listeners: any number of replicas in one process, each on its own address."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from pointsman.modelserver.options import ServerOptions
+from pointsman.modelserver.replica import Replica
+
+_log = logging.getLogger(__name__)
+
+_KEEPALIVE_S = 75.0
+_BACKLOG = 1024
+_STANDARD_INPUT = 0
+_CONNECTION_CLOSE_S = 1.0
+"""How long open connections may take to close once their requests are over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where one replica listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def addresses(host: str, port: int, replicas: int, *, by_host: bool) -> list[Address]:
+    """One address per replica: consecutive ports or, `by_host`, consecutive IP addresses.
+
+    Port 0 lets the system choose each port.
+
+    Raises:
+        ValueError: if the host is a name and addresses by host are wanted, or ports run out.
+    """
+    if by_host:
+        first = ipaddress.ip_address(host)
+        return [Address(str(first + number), port) for number in range(replicas)]
+    if port == 0:
+        return [Address(host, 0)] * replicas
+    if port + replicas - 1 > 65_535:
+        raise ValueError(f"{replicas} replicas from port {port} exceed port 65535")
+    return [Address(host, port + number) for number in range(replicas)]
+
+
+class Listener:
+    """A replica and the socket on which it answers."""
+
+    def __init__(self, replica: Replica, address: Address) -> None:
+        self.replica = replica
+        self.address = address
+        self._runner: web.ServerRunner | None = None
+        self._site: web.TCPSite | None = None
+
+    async def open(self) -> None:
+        """Begins to listen.
+
+        Raises:
+            OSError: if the address cannot be bound.
+        """
+        limit = self.replica.options.max_body_bytes
+
+        def make_request(*args: Any) -> web.BaseRequest:
+            return web.BaseRequest(*args, client_max_size=limit)
+
+        server = web.Server(
+            self.replica.handle,
+            request_factory=make_request,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=_KEEPALIVE_S,
+        )
+        self._runner = web.ServerRunner(
+            server, handle_signals=False, shutdown_timeout=_CONNECTION_CLOSE_S
+        )
+        await self._runner.setup()
+        self._site = web.TCPSite(
+            self._runner, self.address.host, self.address.port, backlog=_BACKLOG
+        )
+        await self._site.start()
+        if self.address.port == 0:
+            bound = self._runner.addresses[0]
+            self.address = Address(self.address.host, bound[1])
+
+    async def stop_listening(self) -> None:
+        """Closes the port; open connections stay."""
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+
+    async def close(self) -> None:
+        """Closes the port and every connection."""
+        self._site = None
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+
+@asynccontextmanager
+async def running(options: ServerOptions, where: list[Address]) -> AsyncIterator[list[Listener]]:
+    """Serves one replica per address for as long as the context is open, then ends at once.
+
+    Raises:
+        OSError: if an address cannot be bound; those opened before are closed again.
+    """
+    listeners: list[Listener] = []
+    try:
+        if options.startup_delay_s:
+            await asyncio.sleep(options.startup_delay_s)
+        for number, address in enumerate(where):
+            listener = Listener(Replica(options, number), address)
+            listeners.append(listener)
+            await listener.open()
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.replica.driver.stop()
+        await asyncio.gather(*(listener.close() for listener in listeners))
+
+
+async def drain(listeners: list[Listener]) -> None:
+    """Ends what runs in the way that the options ask for; see `docs/model-server.md`."""
+    options = listeners[0].replica.options
+    for listener in listeners:
+        await listener.stop_listening()
+        listener.replica.driver.abort_all()
+    del options
+
+
+def on_end_of_input(stop: Callable[[], None]) -> None:
+    """Calls `stop` in the running loop when standard input ends, that is when the parent died."""
+    loop = asyncio.get_running_loop()
+
+    def watch() -> None:
+        try:
+            while os.read(_STANDARD_INPUT, 4096):
+                pass
+        except OSError as error:
+            _log.debug("standard input cannot be read: %s", error)
+        # The loop may be closed by now, when the process is ending anyway.
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop)
+
+    threading.Thread(target=watch, name="end-of-input", daemon=True).start()
+
+
+async def serve(
+    options: ServerOptions,
+    where: list[Address],
+    *,
+    exits_with_parent: bool,
+    ready: Callable[[list[Listener]], None],
+) -> None:
+    """Serves until SIGTERM, SIGINT or, if asked for, the end of standard input; then drains."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if exits_with_parent:
+        on_end_of_input(stop.set)
+    async with running(options, where) as listeners:
+        ready(listeners)
+        await stop.wait()
+        await drain(listeners)
