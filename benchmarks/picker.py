@@ -2,6 +2,7 @@
 
 Run: `python benchmarks/picker.py [--quick]`. Each figure is the mean of many requests in this
 process; the ratios are against the same messages merely parsed by protobuf in the same run.
+"""
 
 from __future__ import annotations
 
