@@ -74,8 +74,10 @@ class Listener:
         """
         limit = self.replica.options.max_body_bytes
 
+        loop = asyncio.get_running_loop()
+
         def make_request(*args: Any) -> web.BaseRequest:
-            return web.BaseRequest(*args, client_max_size=limit)
+            return web.BaseRequest(*args, loop=loop, client_max_size=limit)
 
         server = web.Server(
             self.replica.handle,

@@ -211,21 +211,22 @@ def _answer(
     limit: int,
     script: str | None,
 ) -> Answer:
+    is_cut = sampling.ignores_eos
     if script is not None:
+        is_cut = False
         ids, pieces = replica.prose.spell(script or " ")
     else:
         wanted = limit
-        if not sampling.ignores_eos:
-            wanted = natural_length(seed, replica.options.answer_median_tokens)
-            wanted = min(limit, max(wanted, sampling.min_tokens))
-        ids, pieces = replica.prose.write(
-            seed, wanted, ends_sentence=not sampling.ignores_eos and wanted < limit
-        )
+        if not is_cut:
+            natural = natural_length(seed, replica.options.answer_median_tokens)
+            wanted = max(natural, sampling.min_tokens)
+            is_cut = wanted > limit
+        ids, pieces = replica.prose.write(seed, min(wanted, limit), ends_sentence=not is_cut)
         if replica.options.names_itself:
             own_ids, own_pieces = replica.prose.spell(f"This is {served.name}.\n")
             ids, pieces = own_ids + ids, own_pieces + pieces
     reason = "stop"
-    if len(ids) > limit or (sampling.ignores_eos and script is None):
+    if is_cut or len(ids) > limit:
         ids, pieces, reason = ids[:limit], pieces[:limit], "length"
     answer = Answer(ids, pieces, reason)
     if sampling.stops:
