@@ -77,7 +77,7 @@ class Listener:
         loop = asyncio.get_running_loop()
 
         def make_request(*args: Any) -> web.BaseRequest:
-            return web.BaseRequest(*args, loop=loop, client_max_size=limit)
+            return web.BaseRequest(*args, loop, client_max_size=limit)
 
         server = web.Server(
             self.replica.handle,
