@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -49,6 +50,8 @@ HEALTH_SERVICES = frozenset(
 ALWAYS_SERVING = frozenset({"liveness"})
 
 SHUTDOWN_TIMEOUT_S = 1.0
+GC_THRESHOLD = 50_000
+"""New containers between two looks of the garbage collector."""
 
 
 class Picker:
@@ -139,6 +142,11 @@ class Picker:
 
     async def _follow_source(self) -> None:
         await self.source.start()
+        # What was made until now lives as long as the process, and requests make no cycles: the
+        # collector has little to find and must not look through everything in their midst.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 50, 100)
         self.pools.refresh()
         self.is_synced = True
         self.health.changed()

