@@ -8,9 +8,9 @@ from typing import Any
 from pointsman.resources.base import Resource
 
 
-def conditions_of(item: Resource) -> list[dict[str, Any]]:
+def conditions_in(status: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Conditions with `of`: the listener, parent or ancestor that they are about, "" for none."""
-    return list(_conditions(item.status or {}))
+    return list(_conditions(status))
 
 
 def summary(item: Resource) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def summary(item: Resource) -> dict[str, Any]:
         "namespace": item.ref.namespace,
         "name": item.ref.name,
         "generation": item.metadata.generation,
-        "conditions": conditions_of(item),
+        "conditions": conditions_in(item.status or {}),
     }
 
 

@@ -1,0 +1,1 @@
+"""The commands. Each is a thin composition root."""

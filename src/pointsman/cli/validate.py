@@ -1,0 +1,85 @@
+"""`pointsman validate`: everything that is wrong with manifests, at once, touching nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from pointsman.resources.core import ConfigMap
+from pointsman.resources.parse import Parsed, embedded_config, parse_text
+from pointsman.resources.problems import Problem
+from pointsman.sources.folders import MAX_BYTES, STDIN, read_text, scan
+from pointsman.sources.ledger import EMPTY, Page, page, unreadable, winners
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("-q", "--quiet", is_flag=True, help="Only what is wrong, no summary.")
+@click.pass_context
+def validate(context: click.Context, paths: tuple[str, ...], quiet: bool) -> None:
+    r"""Check manifests without running anything.
+
+    PATH is a file, a folder with everything below it, or - for standard input. Fields that do not
+    exist are errors here. The exit code is 1 when there is an error.
+
+    \b
+      pointsman validate manifests/
+      kubectl get gtw,httproute -o yaml | pointsman validate -
+    """
+    files, objects, problems = check(paths)
+    for problem in problems:
+        lead, _, rest = str(problem).partition(": ")
+        colour = "red" if problem.is_error else "yellow"
+        click.echo(f"{click.style(lead, fg=colour, bold=True)}: {rest}")
+    errors = sum(problem.is_error for problem in problems)
+    if not quiet:
+        found = f"{_count(objects, 'object')} in {_count(files, 'file')}"
+        warnings = len(problems) - errors
+        wrong = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
+        click.echo(f"{found}: {wrong if problems else 'all good'}")
+    if errors:
+        context.exit(1)
+
+
+def check(paths: Sequence[str]) -> tuple[int, int, list[Problem]]:
+    """How many files and good objects there are, and all problems in order of their places."""
+    found = scan(paths)
+    pages = [_read(name) for name in found.files]
+    if STDIN in paths:
+        text = sys.stdin.read(MAX_BYTES)
+        pages.append(page(parse_text(text, "<stdin>", strict=True), EMPTY))
+    chosen, problems = winners(pages)
+    problems += found.problems
+    problems += [problem for item in chosen.values() for problem in _inside(item)]
+    if not pages and not found.problems:
+        message = "no file with a name ending in .yaml, .yml or .json is here"
+        problems.append(Problem("error", " ".join(paths), 0, "", message))
+    unique = dict.fromkeys(problems)
+    return len(pages), len(chosen), sorted(unique, key=lambda p: (p.file, p.line, p.field))
+
+
+def _read(name: str) -> Page:
+    try:
+        return page(parse_text(read_text(name), name, strict=True), EMPTY)
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        message = str(error)
+    return unreadable(Problem("error", name, 0, "", message), EMPTY)
+
+
+def _inside(item: Parsed) -> list[Problem]:
+    if not isinstance(item.resource, ConfigMap):
+        return []
+    _, problems = embedded_config(item.resource)
+    file, line = item.origin
+    return [
+        Problem(p.severity, file, line, p.field, f"{p.message} (in {p.file}:{p.line})", p.subject)
+        for p in problems
+    ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
