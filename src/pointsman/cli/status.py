@@ -126,8 +126,9 @@ def _is_good(condition: Row, item: Row) -> bool:
 
 
 def _is_old(condition: Row, item: Row) -> bool:
-    observed: int = condition.get("observedGeneration", item["generation"])
-    return observed < int(item["generation"])
+    generation: int = item["generation"]
+    observed = condition.get("observedGeneration")
+    return isinstance(observed, int) and observed < generation
 
 
 def _status_text(condition: Row, item: Row) -> str:

@@ -38,7 +38,7 @@ class ConditionGoal:
             condition
             for condition in conditions_in(item.get("status") or {})
             if str(condition.get("type", "")).lower() == self.type.lower()
-            and int(condition.get("observedGeneration", generation)) >= generation
+            and (condition.get("observedGeneration") or generation) >= generation
         ]
         own = [condition for condition in found if not condition["of"]] or found
         return bool(own) and all(

@@ -90,7 +90,7 @@ def by_name(name: str) -> tuple[type[Resource], ...]:
 
 def names_like(name: str) -> list[str]:
     """Kinds whose names are near to what was written, for a suggestion."""
-    near = difflib.get_close_matches(name.lower()[:100], _TABLE.by_word, n=8, cutoff=0.6)
+    near = difflib.get_close_matches(name.lower()[:100], _TABLE.by_word, n=8, cutoff=0.65)
     found = [cls.KIND.kind for word in near for cls in _TABLE.by_word[word]]
     return list(dict.fromkeys(found))[:3]
 
