@@ -17,6 +17,7 @@ from pointsman.resources.fields import (
     IntOrString,
     UInt32,
     obey,
+    set_for_type,
 )
 
 Positive32 = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
@@ -74,8 +75,8 @@ class HealthCheckPayload(Model):
         return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
-        for kind, field, value in (("Text", "text", self.text), ("Binary", "binary", self.binary)):
-            yield from _set_exactly_for(kind, self.type, field, value)
+        fields = (("Text", "text", self.text), ("Binary", "binary", self.binary))
+        yield from set_for_type(self.type, fields)
 
 
 class HTTPHealthCheck(Model):
@@ -117,8 +118,8 @@ class ActiveHealthCheck(Model):
         return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
-        yield from _set_exactly_for("HTTP", self.type, "http", self.http)
-        yield from _set_exactly_for("TCP", self.type, "tcp", self.tcp)
+        fields = (("HTTP", "http", self.http), ("TCP", "tcp", self.tcp))
+        yield from set_for_type(self.type, fields)
         if self.grpc is not None and self.type != "GRPC":
             yield ("grpc",), f"must not be set when type is {self.type}"
 
@@ -178,8 +179,8 @@ class ConsistentHash(Model):
         return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
-        yield from _set_exactly_for("Header", self.type, "header", self.header)
-        yield from _set_exactly_for("Cookie", self.type, "cookie", self.cookie)
+        fields = (("Header", "header", self.header), ("Cookie", "cookie", self.cookie))
+        yield from set_for_type(self.type, fields)
 
 
 class SlowStart(Model):
@@ -200,9 +201,8 @@ class LoadBalancer(Model):
         return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
-        yield from _set_exactly_for(
-            "ConsistentHash", self.type, "consistentHash", self.consistent_hash
-        )
+        fields = (("ConsistentHash", "consistentHash", self.consistent_hash),)
+        yield from set_for_type(self.type, fields)
         if self.type in ("Random", "ConsistentHash") and self.slow_start is not None:
             yield ("slowStart",), f"must not be set when type is {self.type}"
 
@@ -284,10 +284,3 @@ class BackendSettings(Model):
     retry: BackendRetry | None = None
     tcp_keepalive: TCPKeepalive | None = None
     timeout: BackendTimeout | None = None
-
-
-def _set_exactly_for(kind: str, actual: str, field: str, value: object) -> Iterator[Broken]:
-    if actual == kind and value is None:
-        yield (field,), f"is required when type is {kind}"
-    if actual != kind and value is not None:
-        yield (field,), f"must not be set when type is {actual}"

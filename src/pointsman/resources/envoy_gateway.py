@@ -23,6 +23,7 @@ from pointsman.resources.fields import (
     SectionName,
     obey,
 )
+from pointsman.resources.filter_code import Lua, Wasm
 from pointsman.resources.gateways import GROUP as GATEWAY_GROUP
 
 GROUP = "gateway.envoyproxy.io"
@@ -201,12 +202,22 @@ class ExtProcMetadata(Model):
 class ExtProc(Model):
     """An external processor that requests are shown to."""
 
+    backend_ref: dict[str, Any] | None = None
+    """Refused, as Envoy Gateway does; named here so that the refusal can say what to do."""
     backend_refs: tuple[ExtensionBackendRef, ...] = Field(default=(), max_length=16)
     backend_settings: BackendSettings | None = None
     message_timeout: Duration | None = None
     fail_open: Flag = False
     processing_mode: ProcessingMode | None = None
     metadata: ExtProcMetadata | None = None
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        return obey(self, self._broken())
+
+    def _broken(self) -> Iterator[Broken]:
+        if self.backend_ref is not None:
+            yield ("backendRef",), "is not supported, use backendRefs"
 
 
 class ExtensionPolicySpec(Model):
@@ -217,10 +228,8 @@ class ExtensionPolicySpec(Model):
     target_refs: tuple[PolicyTargetRef, ...] | None = None
     target_selectors: tuple[TargetSelector, ...] = ()
     ext_proc: tuple[ExtProc, ...] = Field(default=(), max_length=16)
-    lua: tuple[dict[str, Any], ...] = Field(default=(), max_length=16)
-    """Taken as it is: not supported, which a condition says."""
-    wasm: tuple[dict[str, Any], ...] = Field(default=(), max_length=16)
-    """Taken as it is: not supported, which a condition says."""
+    lua: tuple[Lua, ...] = Field(default=(), max_length=16)
+    wasm: tuple[Wasm, ...] = Field(default=(), max_length=16)
 
     @property
     def targets(self) -> tuple[PolicyTargetRef, ...]:

@@ -117,3 +117,12 @@ def unique(at: str, keys: Sequence[Hashable], what: str) -> Iterator[Broken]:
     """Each repeated key of the list at `at`, as a broken rule."""
     for position in repeated(keys):
         yield (at, position), f"{what} must be unique, {keys[position]!r} stands there twice"
+
+
+def set_for_type(actual: str, fields: Iterable[tuple[str, str, object]]) -> Iterator[Broken]:
+    """`type` says which of the (type, field, value) is set: that one must be, no other may be."""
+    for kind, field, value in fields:
+        if actual == kind and value is None:
+            yield (field,), f"is required when type is {kind}"
+        if actual != kind and value is not None:
+            yield (field,), f"must not be set when type is {actual}"

@@ -28,6 +28,7 @@ from pointsman.resources.fields import (
     SectionName,
     Weight,
     obey,
+    set_for_type,
     unique,
 )
 from pointsman.resources.gateways import GROUP
@@ -45,6 +46,9 @@ FilterType = Literal[
     "CORS",
 ]
 Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+MethodOrAny = Literal[
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"
+]
 MatchType = Literal["Exact", "RegularExpression"]
 Origin = Annotated[
     str,
@@ -214,14 +218,11 @@ class PathModifier(Model):
         return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
-        for kind, field, value in (
+        fields = (
             ("ReplaceFullPath", "replaceFullPath", self.replace_full_path),
             ("ReplacePrefixMatch", "replacePrefixMatch", self.replace_prefix_match),
-        ):
-            if self.type == kind and value is None:
-                yield (field,), f"is required when type is {kind}"
-            if self.type != kind and value is not None:
-                yield (field,), f"must not be set when type is {self.type}"
+        )
+        yield from set_for_type(self.type, fields)
 
 
 class RequestRedirect(Model):
@@ -246,7 +247,7 @@ class CORS(Model):
 
     allow_origins: tuple[Origin, ...] = Field(default=(), max_length=64)
     allow_credentials: Flag | None = None
-    allow_methods: tuple[Method | Literal["*"], ...] = Field(default=(), max_length=9)
+    allow_methods: tuple[MethodOrAny, ...] = Field(default=(), max_length=9)
     allow_headers: tuple[HeaderName, ...] = Field(default=(), max_length=64)
     expose_headers: tuple[HeaderName, ...] = Field(default=(), max_length=64)
     max_age: Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)] = 5
@@ -293,7 +294,7 @@ class RouteFilter(Model):
         return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
-        for kind, field, value in (
+        fields = (
             ("RequestHeaderModifier", "requestHeaderModifier", self.request_header_modifier),
             ("ResponseHeaderModifier", "responseHeaderModifier", self.response_header_modifier),
             ("RequestMirror", "requestMirror", self.request_mirror),
@@ -301,11 +302,8 @@ class RouteFilter(Model):
             ("URLRewrite", "urlRewrite", self.url_rewrite),
             ("CORS", "cors", self.cors),
             ("ExtensionRef", "extensionRef", self.extension_ref),
-        ):
-            if self.type == kind and value is None:
-                yield (field,), f"is required when type is {kind}"
-            if self.type != kind and value is not None:
-                yield (field,), f"must not be set when type is {self.type}"
+        )
+        yield from set_for_type(self.type, fields)
 
     @property
     def replaces_prefix(self) -> bool:
