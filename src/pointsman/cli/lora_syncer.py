@@ -64,6 +64,8 @@ def lora_syncer(
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
+    # It would report every event of the folder.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     pace = Pace(
         health_interval_s=health_check_interval,
         health_timeout_s=health_check_timeout,

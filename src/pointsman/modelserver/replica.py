@@ -9,16 +9,32 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from pointsman.modelserver.api.errors import RequestError, detail_response, json_response
+from pointsman.modelserver.api.errors import (
+    INTERNAL,
+    UNAVAILABLE,
+    RequestError,
+    detail_response,
+    json_response,
+)
 from pointsman.modelserver.api.fields import Body, parse_body
 from pointsman.modelserver.api.generation import busy
-from pointsman.modelserver.api.routes import LORA_PATHS, POST_HANDLERS, Handler, get_handlers
+from pointsman.modelserver.api.messages import error_response
+from pointsman.modelserver.api.routes import (
+    GENERATION_PATHS,
+    LORA_PATHS,
+    MESSAGES_PATHS,
+    POST_HANDLERS,
+    Handler,
+    get_handlers,
+)
 from pointsman.modelserver.api.stream import EventStream
 from pointsman.modelserver.driver import EngineDriver, Session
 from pointsman.modelserver.engine import Engine, QueueFullError, StepResult, TooLongError
+from pointsman.modelserver.failures import FailureInjector
 from pointsman.modelserver.metrics import EngineMetrics
 from pointsman.modelserver.options import ServerOptions
 from pointsman.modelserver.prose import Prose
+from pointsman.modelserver.runtime import Conduct
 from pointsman.modelserver.served import ServedModels
 from pointsman.modelserver.tokens import Tokenizer
 from pointsman.modelserver.traffic import HttpTraffic, write_process
@@ -56,8 +72,18 @@ class Replica:
             engine, scale=options.time_scale, on_step=self._stepped, on_end=self.metrics.ended
         )
         self.step_listeners: list[Callable[[StepResult], None]] = []
-        self.in_progress = 0
-        """HTTP requests being answered, scrapes and health checks not counted."""
+        self.conduct = Conduct(
+            answer_median_tokens=options.answer_median_tokens,
+            echoes=options.echoes,
+            names_itself=options.names_itself,
+        )
+        self.failures = FailureInjector(
+            options.failures.rate, options.failures.kinds, options.seed + number
+        )
+        self.idle = asyncio.Event()
+        """Set while no request is being answered; scrapes and health checks do not count."""
+        self.idle.set()
+        self._in_progress = 0
         self._requests = 0
         self._updates_adapters = options.has_lora and options.allows_lora_updates
         self._gets = get_handlers()
@@ -83,7 +109,7 @@ class Replica:
 
     def script_of(self, text: Any) -> str | None:
         """What to say in echo mode: the user's words."""
-        if self.options.echoes and isinstance(text, str):
+        if self.conduct.echoes and isinstance(text, str):
             return text
         return None
 
@@ -119,11 +145,14 @@ class Replica:
         if path in _UNCOUNTED:
             return await self._dispatch(request, path)
         started = time.perf_counter()
-        self.in_progress += 1
+        self._in_progress += 1
+        self.idle.clear()
         try:
             response = await self._dispatch(request, path)
         finally:
-            self.in_progress -= 1
+            self._in_progress -= 1
+            if self._in_progress == 0:
+                self.idle.set()
         known = path if path in POST_HANDLERS or path in self._gets else "none"
         length = request.content_length or 0
         body_length = response.content_length or 0
@@ -153,9 +182,24 @@ class Replica:
         try:
             self._authorize(request)
             body = await _read(request)
+            if request.path in GENERATION_PATHS:
+                self._refuse_if_ending()
+                await self.failures.apply(request)
             return await handler(self, request, body)
         except RequestError as problem:
-            return json_response(problem.body(), problem.status, self.headers_for(request))
+            headers = self.headers_for(request)
+            if problem.status in (429, 503):
+                headers["Retry-After"] = "1"
+            if request.path in MESSAGES_PATHS:
+                return error_response(problem, headers)
+            return json_response(problem.body(), problem.status, headers)
+
+    def _refuse_if_ending(self) -> None:
+        status = self.conduct.refuses_with
+        if status == 500:
+            raise RequestError(500, "cannot schedule new futures after shutdown", INTERNAL)
+        if status:
+            raise RequestError(status, "The server is ending.", UNAVAILABLE)
 
     def _authorize(self, request: web.BaseRequest) -> None:
         keys = self.options.api_keys

@@ -15,7 +15,9 @@ from typing import Any
 
 from aiohttp import web
 
+from pointsman.modelserver.drain import finish_running, patience_s, refuse_new
 from pointsman.modelserver.options import ServerOptions
+from pointsman.modelserver.outlet import Outlet
 from pointsman.modelserver.replica import Replica
 
 _log = logging.getLogger(__name__)
@@ -76,8 +78,12 @@ class Listener:
 
         loop = asyncio.get_running_loop()
 
-        def make_request(*args: Any) -> web.BaseRequest:
-            return web.BaseRequest(*args, loop, client_max_size=limit)
+        def make_request(
+            message: Any, payload: Any, protocol: Any, writer: Any, task: Any
+        ) -> web.BaseRequest:
+            return web.BaseRequest(
+                message, payload, protocol, writer, task, loop, client_max_size=limit
+            )
 
         server = web.Server(
             self.replica.handle,
@@ -120,27 +126,39 @@ async def running(options: ServerOptions, where: list[Address]) -> AsyncIterator
         OSError: if an address cannot be bound; those opened before are closed again.
     """
     listeners: list[Listener] = []
+    outlets: list[Outlet] = []
     try:
         if options.startup_delay_s:
             await asyncio.sleep(options.startup_delay_s)
         for number, address in enumerate(where):
             listener = Listener(Replica(options, number), address)
             listeners.append(listener)
+            outlets.append(Outlet(listener.replica))
             await listener.open()
         yield listeners
     finally:
         for listener in listeners:
             listener.replica.driver.stop()
         await asyncio.gather(*(listener.close() for listener in listeners))
+        for outlet in outlets:
+            await outlet.close()
 
 
-async def drain(listeners: list[Listener]) -> None:
-    """Ends what runs in the way that the options ask for; see `docs/model-server.md`."""
-    options = listeners[0].replica.options
-    for listener in listeners:
-        await listener.stop_listening()
-        listener.replica.driver.abort_all()
-    del options
+async def drain(listeners: list[Listener], hurry: asyncio.Event) -> None:
+    """Ends what runs in the way that the options ask for, or at once when `hurry` is set."""
+    replicas = [listener.replica for listener in listeners]
+    timeout_s = patience_s(replicas[0].options)
+    if timeout_s > 0:
+        for replica in replicas:
+            refuse_new(replica)
+    else:
+        await asyncio.gather(*(listener.stop_listening() for listener in listeners))
+    finishing = asyncio.create_task(finish_running(replicas, timeout_s))
+    hurrying = asyncio.create_task(hurry.wait())
+    await asyncio.wait((finishing, hurrying), return_when=asyncio.FIRST_COMPLETED)
+    for task in (finishing, hurrying):
+        task.cancel()
+    await asyncio.gather(finishing, hurrying, return_exceptions=True)
 
 
 def on_end_of_input(stop: Callable[[], None]) -> None:
@@ -169,12 +187,17 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM, SIGINT or, if asked for, the end of standard input; then drains."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def told() -> None:
+        """The first signal drains, the second ends."""
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, told)
     if exits_with_parent:
         on_end_of_input(stop.set)
     async with running(options, where) as listeners:
         ready(listeners)
         await stop.wait()
-        await drain(listeners)
+        await drain(listeners, hurry)

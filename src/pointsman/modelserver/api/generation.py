@@ -158,12 +158,12 @@ def plan(
             answer = _answer(replica, served, sampling, seed, limit, script)
             number = len(choices)
             choices.append(
-                Choice(number, answer, _sequence(served, name, prompt, sampling, answer, number))
+                Choice(number, answer, sequence_for(served, name, prompt, sampling, answer, number))
             )
     return choices
 
 
-def _sequence(
+def sequence_for(
     served: Served,
     name: str,
     prompt: array[int],
@@ -171,6 +171,7 @@ def _sequence(
     answer: Answer,
     number: int,
 ) -> Sequence:
+    """The engine's side of a choice."""
     adapter = served.adapter
     return Sequence(
         id=f"{name}-{number}",
@@ -218,11 +219,11 @@ def _answer(
     else:
         wanted = limit
         if not is_cut:
-            natural = natural_length(seed, replica.options.answer_median_tokens)
+            natural = natural_length(seed, replica.conduct.answer_median_tokens)
             wanted = max(natural, sampling.min_tokens)
             is_cut = wanted > limit
         ids, pieces = replica.prose.write(seed, min(wanted, limit), ends_sentence=not is_cut)
-        if replica.options.names_itself:
+        if replica.conduct.names_itself:
             own_ids, own_pieces = replica.prose.spell(f"This is {served.name}.\n")
             ids, pieces = own_ids + ids, own_pieces + pieces
     reason = "stop"

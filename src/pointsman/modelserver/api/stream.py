@@ -9,12 +9,16 @@ import orjson
 from aiohttp import web
 
 from pointsman.modelserver.api.generation import Choice, Generation
+from pointsman.modelserver.failures import break_off, is_to_be_cut
 
 _WRITE_DEADLINE_S = 120.0
 """A client that reads nothing for this long is given up."""
 
 _BUFFERED_LIMIT = 64 * 1024
 """Bytes that may wait for a slow client before the stream waits for it."""
+
+_EVENTS_BEFORE_CUT = 3
+"""Writes that an answer which is to break off still gets out."""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -27,6 +31,7 @@ class EventStream:
 
     def __init__(self, request: web.BaseRequest, headers: dict[str, str]) -> None:
         self._request = request
+        self._sent = 0
         self._response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream; charset=utf-8",
@@ -45,7 +50,13 @@ class EventStream:
 
         Raises:
             TimeoutError: if the client reads nothing.
+            ConnectionResetError: if this answer is to break off.
         """
+        if not data:
+            return  # an empty chunk would end the answer
+        self._sent += 1
+        if self._sent > _EVENTS_BEFORE_CUT and is_to_be_cut(self._request):
+            break_off(self._request)
         transport = self._request.transport
         if transport is not None and transport.get_write_buffer_size() > _BUFFERED_LIMIT:
             async with asyncio.timeout(_WRITE_DEADLINE_S):
@@ -58,11 +69,6 @@ class EventStream:
         async with asyncio.timeout(_WRITE_DEADLINE_S):
             await self._response.write_eof()
         return self._response
-
-    def break_off(self) -> None:
-        """Cuts the connection, as a crash would."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
 
 
 async def stream_tokens(generation: Generation, stream: EventStream, event: TokenEvent) -> None:
