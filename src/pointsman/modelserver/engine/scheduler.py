@@ -103,24 +103,19 @@ class Scheduler:
     def _continue_running(self, batch: Batch) -> int:
         """Rule 1 and 2; returns what is left of the budget."""
         budget = self.capacity.max_num_batched_tokens
-        index = 0
-        while index < len(self.running) and budget > 0:
-            sequence = self.running[index]
+        for sequence in list(self.running):
+            if budget <= 0:
+                break
+            if sequence.state is not State.RUNNING:
+                continue  # preempted for one before it
             tokens = min(sequence.pending, budget)
             refund = self._make_room(sequence, tokens, batch)
             if refund is None:
-                break
+                continue
             budget += refund
             self._schedule(sequence, tokens, batch)
             budget -= tokens
-            index = self._index_after(sequence, index)
         return budget
-
-    def _index_after(self, sequence: Sequence, index: int) -> int:
-        """The next position; by priority, preemption may have removed earlier entries."""
-        if self.capacity.by_priority:
-            return self.running.index(sequence) + 1
-        return index + 1
 
     def _make_room(self, sequence: Sequence, tokens: int, batch: Batch) -> int | None:
         """Takes the blocks for `tokens` more; preempts others until they are there.
