@@ -9,7 +9,7 @@ import grpc
 import pytest
 from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as modes
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
-from tests.picker.conftest import Running, model, until
+from tests.picker.conftest import Running, model, pod, until
 
 Mode = modes.ProcessingMode
 
@@ -158,3 +158,33 @@ async def test_a_stream_out_of_order_ends_with_a_status_and_hurts_nobody(running
     good = running.stream()
     await good.write(headers(end=True, path="/v1/models"))
     assert (await good.read()).WhichOneof("response") == "request_headers"
+
+
+async def test_a_long_prompt_comes_back_to_the_server_that_has_read_it(running: Running) -> None:
+    chosen: dict[str, set[str]] = {"a": set(), "b": set(), "c": set()}
+    for _ in range(5):
+        for text in chosen:
+            data = json.dumps({"model": "m", "prompt": text * 4_000}).encode()
+            stream = running.stream()
+            await stream.write(headers(path="/v1/completions"))
+            await stream.read()
+            await stream.write(body(data))
+            answer = await stream.read()
+            chosen[text].add(destination_metadata(answer).partition(",")[0])
+            stream.cancel()
+            await until(lambda: running.picker.ext_proc.open_streams == 0)
+    assert [len(servers) for servers in chosen.values()] == [1, 1, 1]
+
+
+async def test_a_server_that_comes_back_holds_nothing_any_more(running: Running) -> None:
+    picker = running.picker
+    stream = running.stream()
+    await stream.write(headers(path="/v1/completions"))
+    await stream.read()
+    await stream.write(body(json.dumps({"model": "m", "prompt": "x" * 4_000}).encode()))
+    await stream.read()
+    assert picker.prefixes.blocks > 0
+    running.store.apply([], [pod(f"p{i}", "127.0.0.1").ref for i in range(3)])
+    await until(lambda: len(picker.table) == 0)
+    assert picker.prefixes.blocks == 0
+    stream.cancel()

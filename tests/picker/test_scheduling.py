@@ -230,3 +230,36 @@ def test_the_book_survives_a_refresh_but_not_another_pod_at_the_address() -> Non
 
 def test_ipv6_addresses_are_bracketed() -> None:
     assert Place("::1", 80, "default", "p").address == "[::1]:80"
+
+
+def holding(total: int, **cached: int) -> Wanted:
+    return Wanted("m", prompt_tokens=total, cached_tokens=cached, hashed_tokens=total)
+
+
+def test_prefix_cache() -> None:
+    servers = [server("a"), server("b"), server("c")]
+    assert scorers.prefix_cache(servers, holding(10, a=5, b=2)) == [0.5, 0.2, 0.0]
+    assert scorers.prefix_cache(servers, ANY) == [0.0, 0.0, 0.0]
+
+    def weighted(match: int, total: int) -> float:
+        (score,) = scorers.prefix_cache(
+            [server("a")], holding(total, a=match), length_weight=0.5, length_scale_tokens=100
+        )
+        return score
+
+    assert weighted(5, 10) == pytest.approx(0.25125)
+    assert weighted(50, 100) == pytest.approx(0.375)
+
+
+def test_a_prompt_stays_where_it_is_held_until_that_server_has_its_share() -> None:
+    keep = filters.prefix_sticky_until_loaded
+    idle = [server("a"), server("b"), server("c")]
+    assert keep(idle, holding(1000, a=900, b=800)) == idle[:2]
+    assert keep(idle, holding(1000, a=900, b=100)) == idle[:1]
+    assert keep(idle, holding(1000, a=200)) == idle
+    busy = [server("a", requests=9), server("b", requests=1), server("c", requests=1)]
+    assert keep(busy, holding(1000, a=900)) == busy[:1]
+    busier = [server("a", requests=12), server("b", requests=1), server("c", requests=1)]
+    assert keep(busier, holding(1000, a=900)) == busier
+    full = [server("a", waiting=7), server("b"), server("c")]
+    assert keep(full, holding(1000, a=900)) == full

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pointsman.inference.errors import ApiError
@@ -26,6 +26,8 @@ from pointsman.picker.extproc.answers import Answer, Forward, Refuse
 from pointsman.picker.extproc.machine import Decide
 from pointsman.picker.flow.saturation import saturation
 from pointsman.picker.pools import Pools, PoolView
+from pointsman.picker.prefix.blocks import TOKENS_UP_TO, prompt_chain
+from pointsman.picker.prefix.index import PrefixIndex
 from pointsman.picker.requests.ask import Ask, BadRequestError, read_ask
 from pointsman.picker.requests.spans import splice
 from pointsman.picker.scheduling import profile as scheduling
@@ -75,11 +77,13 @@ class Director:
         *,
         profile: Profile = scheduling.DEFAULT,
         ring: Ring | None = None,
+        prefixes: PrefixIndex | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.pools = pools
         self.profile = profile
         self.ring = ring if ring is not None else Ring()
+        self.prefixes = prefixes if prefixes is not None else PrefixIndex()
         self._rng = rng
         self._wall_clock = wall_clock
 
@@ -94,11 +98,19 @@ class Director:
             return Picked(Refuse(bad.error))
         wanted = Wanted(ask.model, 0, ask.prompt_tokens)
         candidates: tuple[Endpoint, ...] = ()
+        hashes: list[int] = []
         try:
             view = _require(view, pool)
             wanted = self._wanted(view, ask)
             candidates = _candidates(view, request.metadata)
             _let_pass(view, wanted)
+            hashes = prompt_chain(wanted.model, ask.fields)
+            if hashes:
+                wanted = replace(
+                    wanted,
+                    cached_tokens=self.prefixes.match(hashes),
+                    hashed_tokens=TOKENS_UP_TO[len(hashes) - 1],
+                )
         except RefusedError as refused:
             self._record(started, pool, ask, wanted, candidates, (), refused.error)
             return Picked(Refuse(refused.error), ask, wanted.model)
@@ -108,14 +120,21 @@ class Director:
             self._record(started, pool, ask, wanted, candidates, (), error)
             return Picked(Refuse(error), ask, wanted.model)
         self._record(started, pool, ask, wanted, candidates, chosen, None)
-        first = chosen[0]
-        reservation = first.reserve(wanted.prompt_tokens) if isinstance(first, Endpoint) else None
+        reservation = self._reserve(chosen[0], wanted, hashes)
         forward = Forward(
             endpoints=tuple(endpoint.address for endpoint in chosen),
             body=_rewritten(ask, wanted.model),
             removed_headers=_removed(request.headers),
         )
         return Picked(forward, ask, wanted.model, reservation)
+
+    def _reserve(self, chosen: Loaded, wanted: Wanted, hashes: Sequence[int]) -> Reservation | None:
+        if not isinstance(chosen, Endpoint):
+            return None
+        if hashes:
+            capacity = chosen.measures.kv_cache_tokens if chosen.measures is not None else None
+            self.prefixes.add(chosen.address, hashes, capacity)
+        return chosen.reserve(wanted.uncached_tokens(chosen.address))
 
     def _wanted(self, view: PoolView, ask: Ask) -> Wanted:
         if ask.model is None or not view.models:

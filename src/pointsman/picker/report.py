@@ -170,35 +170,32 @@ class Report:
             "inference_pool_ready_pods", "Pods of a pool that are ready.", ("name",)
         )
 
-    def decided(self, pool: str, picked: Picked) -> None:
-        """A request was answered or sent on its way."""
+    def decided(self, picked: Picked) -> Labels:
+        """A request was answered or sent on its way; returns its model and target."""
         ask = picked.ask
-        model = (ask.model if ask is not None else None) or ""
-        labels = (model, picked.target or "")
+        labels = ((ask.model if ask is not None else None) or "", picked.target or "")
         answer = picked.answer
         if isinstance(answer, Refuse):
             # A model that nobody serves is the client's word: it must not fill the labels.
             shown = ("", "") if answer.error.code == "model_not_found" else labels
             self.requests.add(shown)
             self.errors.add((*shown, answer.error.code))
-            return
+            return labels
         self.requests.add(labels)
-        self.running.add((model,))
+        self.running.add(labels[:1])
         if ask is None:
-            return
+            return labels
         if ask.is_unread:
             self.unread.add(())
         if ask.body is not None:
             self.sizes.observe(labels, len(ask.body))
             self.input_tokens.observe(labels, ask.prompt_tokens)
+        return labels
 
-    def ended(self, picked: Picked, duration_s: float) -> None:
+    def ended(self, labels: Labels, duration_s: float) -> None:
         """A request that was sent on its way has ended."""
-        if picked.reservation is None:
-            return
-        model = (picked.ask.model if picked.ask is not None else None) or ""
-        self.running.add((model,), -1)
-        self.durations.observe((model, picked.target or ""), duration_s)
+        self.running.add(labels[:1], -1)
+        self.durations.observe(labels, duration_s)
 
     def text(self, pools: Pools) -> str:
         """The exposition; gauges of pools are taken now."""

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from pointsman.inference.errors import ApiError
 from pointsman.inference.headers import POOL_METADATA
-from pointsman.picker.director import Director, Picked
+from pointsman.picker.director import Director
 from pointsman.picker.endpoints.table import Reservation
 from pointsman.picker.extproc.answers import Refuse
 from pointsman.picker.extproc.machine import (
@@ -30,7 +30,7 @@ from pointsman.picker.extproc.machine import (
     ResponseChunk,
     ResponseStarted,
 )
-from pointsman.picker.report import Report
+from pointsman.picker.report import Labels, Report
 from pointsman.wire.grpc import Method, Responder, Status
 
 log = logging.getLogger(__name__)
@@ -96,8 +96,8 @@ class Stream:
     """One request of the gateway, as a call."""
 
     __slots__ = (
+        "_labels",
         "_machine",
-        "_picked",
         "_pool",
         "_reservation",
         "_responder",
@@ -112,7 +112,7 @@ class Stream:
         self._responder = responder
         self._pool = pool
         self._machine = Machine(assumptions)
-        self._picked: Picked | None = None
+        self._labels: Labels | None = None
         self._reservation: Reservation | None = None
         self._started = service.clock()
 
@@ -151,9 +151,10 @@ class Stream:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Decide):
             picked = self._service.director.decide(self._pool, event)
-            self._picked = picked
             self._reservation = picked.reservation
-            self._service.report.decided(self._pool, picked)
+            # The outcome holds the body; a stream keeps only what its end needs.
+            labels = self._service.report.decided(picked)
+            self._labels = labels if picked.reservation is not None else None
             self._machine.answer(picked.answer)
         elif isinstance(event, ResponseStarted):
             if self._reservation is not None:
@@ -164,9 +165,9 @@ class Stream:
 
     def _release(self) -> None:
         self._service.forget(self)
-        picked, self._picked = self._picked, None
-        if picked is not None:
-            self._service.report.ended(picked, self._service.clock() - self._started)
+        labels, self._labels = self._labels, None
+        if labels is not None:
+            self._service.report.ended(labels, self._service.clock() - self._started)
         if self._reservation is not None:
             self._reservation.release()
             self._reservation = None

@@ -8,7 +8,7 @@ balanced, and its model is not known.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pointsman.inference.errors import ApiError
@@ -36,6 +36,8 @@ class Ask:
     max_tokens: int | None = None
     is_unread: bool = False
     """There is a body that was not read."""
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The decoded body."""
 
 
 class BadRequestError(Exception):
@@ -82,6 +84,7 @@ def read_ask(headers: Mapping[str, str], body: bytes | None, *, is_complete: boo
         is_stream=content.fields.get("stream") is True,
         prompt_tokens=prompt_tokens(content.fields),
         max_tokens=_max_tokens(content.fields),
+        fields=content.fields,
     )
 
 

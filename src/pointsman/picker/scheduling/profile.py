@@ -118,11 +118,15 @@ def _clamped(score: float) -> float:
 
 
 DEFAULT = Profile(
-    filters=(NamedFilter("lora-affinity-filter", filters.lora_sticky_until_saturated),),
+    filters=(
+        NamedFilter("lora-affinity-filter", filters.lora_sticky_until_saturated),
+        NamedFilter("prefix-sticky-filter", filters.prefix_sticky_until_loaded),
+    ),
     scorers=(
         WeightedScorer("queue-scorer", scorers.queue, 2.0),
         WeightedScorer("kv-cache-utilization-scorer", scorers.kv_cache_utilization, 2.0),
         WeightedScorer("active-request-scorer", scorers.active_request, 3.0),
+        WeightedScorer("prefix-cache-scorer", scorers.prefix_cache, 1.0),
     ),
 )
 """What is used where no configuration says otherwise. Our own book weighs most: it is the only fact

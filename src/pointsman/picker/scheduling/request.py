@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,3 +14,13 @@ class Wanted:
     """The target: a base model or an adapter, as the model server names it."""
     priority: int = 0
     prompt_tokens: int = 0
+    cached_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Address to the tokens of this prompt that the server probably holds; absent: none."""
+    hashed_tokens: int = 0
+    """Tokens of the prompt that were looked for; 0 where there is no prompt to look for."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """The request's headers, for what schedules by them; not kept in records."""
+
+    def uncached_tokens(self, address: str) -> int:
+        """What a server would have to read of the prompt."""
+        return max(0, self.prompt_tokens - self.cached_tokens.get(address, 0))

@@ -67,13 +67,13 @@ def token_load(
 ) -> Scores:
     """`1 - min(t + n, T) / T`.
 
-    t: estimated prompt tokens of our own requests in flight, from the load book; n: those of this
-    request; T: `threshold_tokens`. Never missing.
+    t: tokens that our own requests in flight make the server read, from the load book; n: those
+    of this request that it does not hold; T: `threshold_tokens`. Never missing.
     """
-    mine = wanted.prompt_tokens
+    mine = wanted.uncached_tokens
     return [
-        1.0 - min(endpoint.tokens + mine, threshold_tokens) / threshold_tokens
-        for endpoint in endpoints
+        1.0 - min(e.tokens + mine(e.address), threshold_tokens) / threshold_tokens
+        for e in endpoints
     ]
 
 
@@ -107,6 +107,32 @@ def _lora_score(endpoint: Loaded, model: str | None) -> float:
     if len(measures.running_adapters) + len(measures.waiting_adapters) < measures.max_adapters:
         return 0.8
     return 0.6 if model in measures.waiting_adapters else 0.0
+
+
+def prefix_cache(
+    endpoints: Sequence[Loaded],
+    wanted: Wanted,
+    *,
+    length_weight: float = 0.0,
+    length_scale_tokens: int = 8192,
+) -> Scores:
+    """`w * min(1, m / S)^2 + (1 - w) * m / n`.
+
+    m: tokens of the prompt that the server probably holds, from the approximate index; n: tokens
+    that were looked for; w: `length_weight`; S: `length_scale_tokens`. Missing: 0.
+    """
+    total = wanted.hashed_tokens
+    if not total or not wanted.cached_tokens:
+        return [0.0] * len(endpoints)
+    cached = wanted.cached_tokens.get
+    matches = [cached(endpoint.address, 0) for endpoint in endpoints]
+    if not length_weight:
+        return [match / total for match in matches]
+    return [
+        length_weight * min(1.0, match / length_scale_tokens) ** 2
+        + (1.0 - length_weight) * match / total
+        for match in matches
+    ]
 
 
 def waiting(endpoint: Loaded) -> int | None:
@@ -151,5 +177,6 @@ BY_TYPE: dict[str, Scorer] = {
     "token-load-scorer": token_load,
     "load-aware-scorer": load_aware,
     "lora-affinity-scorer": lora_affinity,
+    "prefix-cache-scorer": prefix_cache,
 }
 """The scorers by the plugin type that configurations name."""
