@@ -163,14 +163,14 @@ async def test_a_stream_out_of_order_ends_with_a_status_and_hurts_nobody(running
 async def test_a_long_prompt_comes_back_to_the_server_that_has_read_it(running: Running) -> None:
     chosen: dict[str, set[str]] = {"a": set(), "b": set(), "c": set()}
     for _ in range(5):
-        for text in chosen:
+        for text, servers in chosen.items():
             data = json.dumps({"model": "m", "prompt": text * 4_000}).encode()
             stream = running.stream()
             await stream.write(headers(path="/v1/completions"))
             await stream.read()
             await stream.write(body(data))
             answer = await stream.read()
-            chosen[text].add(destination_metadata(answer).partition(",")[0])
+            servers.add(destination_metadata(answer).partition(",")[0])
             stream.cancel()
             await until(lambda: running.picker.ext_proc.open_streams == 0)
     assert [len(servers) for servers in chosen.values()] == [1, 1, 1]
@@ -188,3 +188,13 @@ async def test_a_server_that_comes_back_holds_nothing_any_more(running: Running)
     await until(lambda: len(picker.table) == 0)
     assert picker.prefixes.blocks == 0
     stream.cancel()
+
+
+async def test_the_models_of_a_pool_are_listed(running: Running) -> None:
+    running.store.apply([model("served")])
+    await until(lambda: running.picker.pools.all()[0].models)
+    stream = running.stream()
+    await stream.write(headers(end=True, path="/v1/models"))
+    answer = (await stream.read()).immediate_response
+    assert answer.status.code == 200
+    assert [item["id"] for item in json.loads(answer.body)["data"]] == ["served"]

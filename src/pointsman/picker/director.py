@@ -20,15 +20,17 @@ from pointsman.inference.headers import (
     STRIPPED_AT_THE_EDGE,
     SUBSET_NAMESPACE,
 )
+from pointsman.inference.paths import Api
 from pointsman.picker.decisions import MAX_CANDIDATES, Decision, Ring
 from pointsman.picker.endpoints.table import Endpoint, Loaded, Reservation, seen
-from pointsman.picker.extproc.answers import Answer, Forward, Refuse
+from pointsman.picker.extproc.answers import Answer, Forward, Refuse, Respond
 from pointsman.picker.extproc.machine import Decide
 from pointsman.picker.flow.saturation import saturation
 from pointsman.picker.pools import Pools, PoolView
 from pointsman.picker.prefix.blocks import TOKENS_UP_TO, prompt_chain
 from pointsman.picker.prefix.index import PrefixIndex
 from pointsman.picker.requests.ask import Ask, BadRequestError, read_ask
+from pointsman.picker.requests.listing import listing
 from pointsman.picker.requests.spans import splice
 from pointsman.picker.scheduling import profile as scheduling
 from pointsman.picker.scheduling.profile import Profile, Random
@@ -101,6 +103,10 @@ class Director:
         hashes: list[int] = []
         try:
             view = _require(view, pool)
+            if ask.api is Api.MODELS and request.headers.get(":method") == "GET":
+                models = listing(view.models, (endpoint.models for endpoint in view.endpoints))
+                if models is not None:
+                    return Picked(Respond(models), ask)
             wanted = self._wanted(view, ask)
             candidates = _candidates(view, request.metadata)
             _let_pass(view, wanted)

@@ -182,7 +182,8 @@ class Report:
             self.errors.add((*shown, answer.error.code))
             return labels
         self.requests.add(labels)
-        self.running.add(labels[:1])
+        if picked.reservation is not None:
+            self.running.add(labels[:1])
         if ask is None:
             return labels
         if ask.is_unread:

@@ -8,6 +8,7 @@ last reading ages, and scheduling stops believing it after `STALE_AFTER_S`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import Callable, Iterable
@@ -18,11 +19,14 @@ import aiohttp
 
 from pointsman.picker.endpoints.measures import read_measures
 from pointsman.picker.endpoints.table import Endpoint
+from pointsman.picker.requests.listing import read_listing
 
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
 TIMEOUT_S = 2.0
+MODELS_EVERY_READINGS = 15
+"""A server's list of models changes seldom."""
 MAX_BYTES = 8 * 1024 * 1024
 STALE_AFTER_S = 10.0
 """A reading older than this counts as none."""
@@ -73,29 +77,42 @@ class Scraper:
 
     async def read_once(self, endpoint: Endpoint) -> None:
         """Read one server's metrics now; a failure leaves the last reading."""
-        session = self._session
-        if session is None:
-            raise RuntimeError("the scraper is used outside of its context")
-        try:
-            url = f"http://{endpoint.address}/metrics"
-            async with session.get(url, allow_redirects=False) as response:
-                text = await response.content.read(MAX_BYTES)
-                while not response.content.at_eof():
-                    more = await response.content.read(MAX_BYTES)
-                    text += more
-                    if len(text) > MAX_BYTES:
-                        log.warning("The metrics of %s are too long", endpoint.address)
-                        self._failed(endpoint)
-                        return
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            log.debug("No metrics from %s: %s", endpoint.address, error)
-            self._failed(endpoint)
-            return
-        measures = read_measures(text, self._clock(), endpoint.requests)
+        text = await self._get(endpoint, "/metrics")
+        measures = (
+            read_measures(text, self._clock(), endpoint.requests) if text is not None else None
+        )
         if measures is None:
             self._failed(endpoint)
         else:
             endpoint.measures = measures
+
+    async def read_models(self, endpoint: Endpoint) -> None:
+        """Read which models a server lists; a failure leaves the last list."""
+        body = await self._get(endpoint, "/v1/models")
+        models = read_listing(body) if body is not None else None
+        if models is not None:
+            endpoint.models = models
+
+    async def _get(self, endpoint: Endpoint, path: str) -> bytes | None:
+        session = self._session
+        if session is None:
+            raise RuntimeError("the scraper is used outside of its context")
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with session.get(
+                f"http://{endpoint.address}{path}", allow_redirects=False
+            ) as response:
+                async for part in response.content.iter_any():
+                    size += len(part)
+                    if size > MAX_BYTES:
+                        log.warning("%s of %s is too long to be read", path, endpoint.address)
+                        return None
+                    parts.append(part)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.debug("No %s from %s: %s", path, endpoint.address, error)
+            return None
+        return b"".join(parts)
 
     def _failed(self, endpoint: Endpoint) -> None:
         last = endpoint.measures
@@ -105,9 +122,11 @@ class Scraper:
             self._on_failure(endpoint)
 
     async def _follow(self, endpoint: Endpoint) -> None:
-        while True:
+        for reading in itertools.count():
             try:
                 await self.read_once(endpoint)
+                if reading % MODELS_EVERY_READINGS == 0:
+                    await self.read_models(endpoint)
             except Exception:
                 log.exception("Reading the metrics of %s failed", endpoint.address)
             # Spread, so that a hundred servers are not asked in the same millisecond.

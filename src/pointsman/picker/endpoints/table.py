@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pointsman.picker.endpoints.measures import Measures
 
@@ -53,13 +53,24 @@ class Loaded(Protocol):
 class Endpoint:
     """A model server under one address, and what we know of its load."""
 
-    __slots__ = ("address", "is_listed", "labels", "measures", "place", "requests", "tokens")
+    __slots__ = (
+        "address",
+        "is_listed",
+        "labels",
+        "measures",
+        "models",
+        "place",
+        "requests",
+        "tokens",
+    )
 
     def __init__(self, place: Place, labels: Mapping[str, str] | None = None) -> None:
         self.place = place
         self.address = place.address
         self.labels = labels or {}
         self.measures: Measures | None = None
+        self.models: Mapping[str, Mapping[str, Any]] = {}
+        """What the server's own `/v1/models` lists, by id."""
         self.requests = 0
         self.tokens = 0
         self.is_listed = True

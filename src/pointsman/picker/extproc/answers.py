@@ -68,7 +68,14 @@ class Refuse:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Answer = Forward | Refuse
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """The request is answered with this JSON at once."""
+
+    body: bytes
+
+
+Answer = Forward | Refuse | Respond
 
 
 def _set(name: str, value: str) -> base_pb2.HeaderValueOption:
@@ -212,6 +219,17 @@ def refused(refuse: Refuse) -> bytes:
         headers=pb.HeaderMutation(set_headers=[_set(*header) for header in headers]),
     )
     response.status.code = error.status
+    return _serialized(pb.ProcessingResponse(immediate_response=response))
+
+
+def responded(respond: Respond) -> bytes:
+    """The answer as Envoy's immediate response."""
+    response = pb.ImmediateResponse(
+        body=respond.body,
+        details=DETAILS,
+        headers=pb.HeaderMutation(set_headers=[_set("content-type", "application/json")]),
+    )
+    response.status.code = 200
     return _serialized(pb.ProcessingResponse(immediate_response=response))
 
 

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 
 from pointsman.inference.headers import DESTINATION_ENDPOINT_SERVED, DESTINATION_NAMESPACE
 from pointsman.picker.extproc import answers
-from pointsman.picker.extproc.answers import Answer, Refuse
+from pointsman.picker.extproc.answers import Answer, Refuse, Respond
 
 MAX_BODY_BYTES = 50 * 1024 * 1024
 """The largest body that is collected; the gateway's own buffer limit."""
@@ -193,6 +193,9 @@ class Machine:
             return
         if isinstance(answer, Refuse):
             self.out.append(answers.refused(answer))
+            self._close()
+        elif isinstance(answer, Respond):
+            self.out.append(answers.responded(answer))
             self._close()
         else:
             self._forward(answer)
