@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from pointsman.modelserver.engine import PROFILES, Capacity, StepTiming
+from pointsman.modelserver.engine import Capacity, StepTiming
 from pointsman.modelserver.options import ServerOptions
 from pointsman.modelserver.replica import Replica
 from pointsman.modelserver.served import Adapter
@@ -47,6 +48,15 @@ class Served:
             if "json" in response.content_type:
                 return response.status, await response.json()
             return response.status, await response.text()
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Waits for a condition, looking every millisecond."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while not condition():
+        assert loop.time() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.001)
 
 
 Serving = Callable[..., AbstractAsyncContextManager[Served]]
@@ -88,8 +98,3 @@ async def served() -> AsyncIterator[Served]:
     """A server with the model `tiny` and two adapters."""
     async with serving_with() as one:
         yield one
-
-
-@pytest.fixture
-def h100() -> StepTiming:
-    return PROFILES["qwen3-32b-2xh100"].timing
