@@ -7,12 +7,12 @@ document of a file is read by itself; a syntax error in one leaves the others al
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import yaml
 from yaml import events
 
@@ -107,10 +107,27 @@ def _read_part(text: str, first_line: int) -> list[tuple[Any, Mark]]:
         # JSON has escapes that YAML lacks (surrogate pairs).
         if text.lstrip().startswith("{"):
             try:
-                return [(json.loads(text), Mark(first_line))]
-            except (ValueError, RecursionError):
-                pass  # the YAML error below has the better place
+                data = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                pass  # the YAML error has the better place
+            else:
+                if _is_shallow(data):
+                    return [(data, Mark(first_line))]
         raise
+
+
+def _is_shallow(data: Any) -> bool:
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return True
+    return False
 
 
 class _Builder:
@@ -220,7 +237,8 @@ class _Builder:
             raise UnreadableError("a key must be a text, is null", line)
         if event.anchor is not None:
             self._anchors[event.anchor] = value, Mark(line)
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        # A number keeps the digits that the user wrote.
+        return event.value.lower() if isinstance(value, bool) else str(event.value)
 
     def _unreadable(self, error: Exception) -> UnreadableError:
         mark = getattr(error, "problem_mark", None)

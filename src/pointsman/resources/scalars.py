@@ -25,8 +25,10 @@ _OCTAL = re.compile(r"([-+]?)0o?([0-7]+)")
 _HEX = re.compile(r"([-+]?)0x([0-9a-fA-F]+)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_LONGEST_INTEGER = 20
-"""Characters; longer ones do not fit 64 bits and become floats, as in JSON."""
+_LEAST, _MOST = -(2**63), 2**64 - 1
+"""Whole numbers beyond 64 bits become floats, as JSON readers have it."""
+_LONGEST = 64
+"""Characters of a whole number that is looked at as such."""
 _MAY_BE_SPECIAL = frozenset("-+.0123456789~nNtTfF")
 
 
@@ -68,20 +70,23 @@ def tagged(tag: str, text: str) -> Scalar:
 
 
 def _number(text: str) -> Scalar:
-    if _DECIMAL.fullmatch(text) and len(text) <= _LONGEST_INTEGER:
-        return int(text)
-    for pattern, base in ((_OCTAL, 8), (_HEX, 16)):
-        found = pattern.fullmatch(text)
-        if found and len(text) <= 2 * _LONGEST_INTEGER:
-            value = int(found[2], base)
-            return -value if found[1] == "-" else value
+    whole = _whole_number(text) if len(text) <= _LONGEST else None
+    if whole is not None:
+        return whole if _LEAST <= whole <= _MOST else float(whole)
     if _NOT_FINITE.fullmatch(text):
-        raise NotInJSONError(
-            f"{text} is a number that JSON does not have (quote it if it is a text)"
-        )
+        raise NotInJSONError(f"{text} is a number that JSON does not have (quote it if it is text)")
     if _FLOAT.fullmatch(text):
         number = float(text)
         if not math.isfinite(number):
             raise NotInJSONError(f"{text[:40]} is too large a number")
         return number
     return text
+
+
+def _whole_number(text: str) -> int | None:
+    if _DECIMAL.fullmatch(text):
+        return int(text)
+    for pattern, base in ((_OCTAL, 8), (_HEX, 16)):
+        if found := pattern.fullmatch(text):
+            return int(f"{found[1]}{found[2]}", base)
+    return None
