@@ -135,7 +135,7 @@ async def _announce(instance: Instance, began: float) -> None:
     if is_ready:
         _say(f"ready in {took_s:.1f} s: {summary(instance)}")
     else:
-        waiting = "; ".join(instance.waiting_for)
+        waiting = "; ".join(await instance.waiting_for())
         _say(f"not ready after {took_s:.0f} s, waiting for: {waiting}. So far: {summary(instance)}")
 
 
@@ -167,12 +167,14 @@ def summary(instance: Instance) -> str:
 
 
 def _model(instance: Instance) -> str:
-    """A model name that is served, for the request to try."""
+    """A model name that is served, the most important first, for the request to try."""
     models = instance.store.list(InferenceModel)
-    for namespace, name in pools(instance.store):
-        for model in served_models(models, namespace, name):
-            return model
-    return "MODEL"
+    served = [
+        model
+        for namespace, name in pools(instance.store)
+        for model in served_models(models, namespace, name).values()
+    ]
+    return max(served, key=lambda model: model.priority).name if served else "MODEL"
 
 
 def _say(text: str) -> None:

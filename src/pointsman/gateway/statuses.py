@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pointsman.gateway import attachment, conditions, extensions, patches, snapshot
-from pointsman.gateway.backends import backend_problem, find_pool
+from pointsman.gateway.backends import backend_problem
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import Key
 from pointsman.gateway.translate import ServedPool, Translation
 from pointsman.inference.models import winners
+from pointsman.inference.pools import pools
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.envoy_gateway import Backend, EnvoyPatchPolicy
 from pointsman.resources.gateway_api import Gateway, HTTPRoute
@@ -341,12 +342,13 @@ def _pool_conditions(pool: Resource, served: ServedPool | None) -> list[Mapping[
 def _models(store: Store) -> dict[Ref, Status]:
     models = store.list(InferenceModel)
     owners = winners(models)
+    known = pools(store)
     result = {}
     for model in models:
         pool_ref = model.spec.pool_ref
         namespace = model.metadata.namespace
         owner = owners.get((namespace, pool_ref.name, model.spec.model_name))
-        if find_pool(store, Ref(pool_ref.group, pool_ref.kind, namespace, pool_ref.name)) is None:
+        if (namespace, pool_ref.name) not in known:
             message = f"{pool_ref.kind} {namespace}/{pool_ref.name} not found"
             found = conditions.condition(model, "Accepted", conditions.UNKNOWN, "Pending", message)
         elif owner is not None and owner.ref != model.ref:

@@ -75,6 +75,20 @@ class Envoy:
         if not self.process.is_running:
             remove_shared_memory(self._settings.base_id_file)
 
+    async def sees_healthy(self, cluster: str) -> bool:
+        """Whether Envoy's own health checks find a server in that cluster."""
+        try:
+            status = json.loads(await self._ask("GET", "/clusters?format=json"))
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            return False
+        return any(
+            host.get("health_status", {}).get("eds_health_status") == "HEALTHY"
+            and not host["health_status"].get("failed_active_health_check", False)
+            for item in status.get("cluster_statuses", ())
+            if item.get("name") == cluster
+            for host in item.get("host_statuses", ())
+        )
+
     async def _drain(self) -> None:
         """Take no new connections, and wait for the requests that are under way."""
         if not self.process.is_running:

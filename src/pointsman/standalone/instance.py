@@ -22,7 +22,7 @@ from pointsman import __version__
 from pointsman.admin import server as admin_server
 from pointsman.admin.instances import SOCKET_NAME, instance_folder
 from pointsman.admin.providers import EndpointRow, ListenerRow, ProblemRow, Providers, XdsRow
-from pointsman.gateway import snapshot
+from pointsman.gateway import names, snapshot
 from pointsman.gateway.conditions import with_times
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import Key
@@ -85,31 +85,26 @@ class Instance:
         self.picker = pickers.ProvidedPicker(
             folder, self.admin_socket, self.outputs, lambda: self.controller.translation
         )
+        self.envoy: Envoy | None = None
         self._failure: asyncio.Future[None] | None = None
+        self._was_ready = False
 
     @property
     def admin_socket(self) -> Path:
         """Where the commands reach this instance."""
         return self.folder / SOCKET_NAME
 
-    @property
-    def is_ready(self) -> bool:
-        """Envoy has everything, and whatever the objects ask for is up."""
-        return (
-            self.controller.translation is not None
-            and self.controller.discovery.is_settled
-            and self.picker.is_ready
-            and not (self.workloads.waiting if self.workloads is not None else ())
-        )
-
-    @property
-    def waiting_for(self) -> list[str]:
-        """What is not up yet, in words."""
-        found = list(self.workloads.waiting) if self.workloads is not None else []
-        if not self.controller.discovery.is_settled:
+    async def waiting_for(self) -> list[str]:
+        """What is not up yet, in words; nothing when a request would be answered."""
+        found = list(self.workloads.waiting) if self.workloads is not None else ["the pods"]
+        if not self.controller.is_current or not self.controller.discovery.is_settled:
             found.append("Envoy has not taken everything")
-        if not self.picker.is_ready:
+        if not await self.picker.is_ready():
             found.append("the picker is not ready")
+        elif self.picker.is_wanted and (
+            self.envoy is None or not await self.envoy.sees_healthy(names.OWN_PICKER_CLUSTER)
+        ):
+            found.append("Envoy has not reached the picker")
         return found
 
     @asynccontextmanager
@@ -145,17 +140,19 @@ class Instance:
                 self.settings.envoy_log_level,
                 self.settings.drain_timeout_s,
             )
-            envoy = Envoy(settings, self.outputs.of("envoy"))
-            await stack.enter_async_context(envoy.running())
+            self.envoy = Envoy(settings, self.outputs.of("envoy"))
+            await stack.enter_async_context(self.envoy.running())
             yield self
 
     async def ready(self, timeout_s: float) -> bool:
         """Wait until everything is up; False when it is not within that time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not self.is_ready:  # noqa: ASYNC110 - several processes' states at once
+                # Several processes have to be up, and none tells of the others.
+                while await self.waiting_for():  # noqa: ASYNC110
                     await asyncio.sleep(READY_POLL_S)
-        return self.is_ready
+        self._was_ready = not await self.waiting_for()
+        return self._was_ready
 
     async def failed(self) -> None:
         """Returns never, unless a part of the instance breaks: then raises why."""
@@ -179,7 +176,7 @@ class Instance:
 
     def _providers(self) -> Providers:
         return Providers(
-            is_ready=lambda: self.is_ready,
+            is_ready=lambda: self._was_ready,
             version=lambda: {"pointsman": __version__, "envoy": envoy_version()},
             listeners=self._listener_rows,
             xds=self._xds_rows,

@@ -54,10 +54,19 @@ class ProvidedPicker:
             item.picker is not None and item.picker.is_own for item in found.pools.values()
         )
 
-    @property
-    def is_ready(self) -> bool:
-        """It serves, or nobody needs it."""
-        return self._is_serving or not self.is_wanted
+    async def is_ready(self) -> bool:
+        """It serves and knows every endpoint that Envoy knows, or nobody needs it."""
+        found = self._translation()
+        if not self.is_wanted or found is None:
+            return True
+        known = {row["address"] for row in await endpoint_rows([self.admin_socket])}
+        wanted = {
+            f"{address.host}:{address.port}"
+            for item in found.pools.values()
+            if item.picker is not None and item.picker.is_own
+            for address in item.destination.addresses
+        }
+        return self._is_serving and wanted <= known
 
     async def run(self, store: Store) -> None:
         """Wait until it is needed, then keep it running until cancelled."""

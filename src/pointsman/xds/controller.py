@@ -39,8 +39,14 @@ class Controller:
         self._wake = asyncio.Event()
         self._facts_changed = False
         self._config_problem: str | None = None
+        self._translated = -1
         self.discovery = DiscoveryServer(self._on_facts)
         self.translation: Translation | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """What is served is made from the objects as they stand."""
+        return self._translated == self._store.revision
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
@@ -60,6 +66,7 @@ class Controller:
                         if any(_matters(change) for change in changes):
                             await self._translate()
                             continue
+                        self._translated = self._store.revision
                     if self._facts_changed:
                         await self._write_statuses()
             finally:
@@ -70,6 +77,7 @@ class Controller:
         self._wake.set()
 
     async def _translate(self) -> None:
+        self._translated = self._store.revision
         try:
             found = translate(self._store, self._options)
         except Exception:
