@@ -16,7 +16,7 @@ from pointsman.modelserver.engine import Capacity, StepTiming
 from pointsman.modelserver.options import ServerOptions
 from pointsman.modelserver.replica import Replica
 from pointsman.modelserver.served import Adapter
-from pointsman.modelserver.server import Address, running
+from pointsman.modelserver.server import Address, Listener, running
 
 QUICK = StepTiming(
     base_s=0.001,
@@ -31,9 +31,13 @@ ADAPTERS = (Adapter("lora-a", "/a"), Adapter("lora-b", "/b", "tiny-base"))
 class Served:
     """A running server and a client for it."""
 
-    replica: Replica
+    listener: Listener
     url: str
     client: aiohttp.ClientSession
+
+    @property
+    def replica(self) -> Replica:
+        return self.listener.replica
 
     async def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any]:
         data = {"data": body} if isinstance(body, bytes) else {"json": body}
@@ -84,7 +88,7 @@ async def serving_with(**changes: Any) -> AsyncIterator[Served]:
         running(options, [Address("127.0.0.1", 0)]) as listeners,
         aiohttp.ClientSession(timeout=timeout) as client,
     ):
-        yield Served(listeners[0].replica, f"http://{listeners[0].address}", client)
+        yield Served(listeners[0], f"http://{listeners[0].address}", client)
 
 
 @pytest.fixture

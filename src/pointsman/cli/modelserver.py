@@ -15,6 +15,7 @@ import click
 
 from pointsman.modelserver.commandline import normalized, parse_adapters, parse_length
 from pointsman.modelserver.engine import DEFAULT_PROFILE, PROFILES, Capacity, StepTiming
+from pointsman.modelserver.failures import checked_kinds
 from pointsman.modelserver.options import EventOptions, FailureOptions, ServerOptions
 from pointsman.modelserver.server import Listener, addresses, serve
 
@@ -119,7 +120,7 @@ def modelserver(ctx: click.Context, /, **flags: Any) -> None:
         format="%(levelname)s %(name)s: %(message)s",
     )
     try:
-        options = _options(flags)
+        options = options_from(flags)
         where = addresses(
             flags["host"], flags["port"], flags["replicas"], by_host=flags["spread"] == "host"
         )
@@ -150,7 +151,12 @@ def _report(options: ServerOptions, listeners: list[Listener]) -> None:
     _log.info("ready on http://%s serving %s (profile %s)", span, ", ".join(names), options.profile)
 
 
-def _options(flags: dict[str, Any]) -> ServerOptions:
+def options_from(flags: dict[str, Any]) -> ServerOptions:
+    """What the flags come to.
+
+    Raises:
+        ValueError: for a value that has no meaning; the message names its flag.
+    """
     preset = _PRESETS.get(flags["preset"] or "", {})
     for name, value in preset.items():
         if not flags[name]:
@@ -161,6 +167,7 @@ def _options(flags: dict[str, Any]) -> ServerOptions:
     if has_lora is None:
         has_lora = bool(adapters)
     profile = PROFILES[flags["profile"]]
+    kinds = checked_kinds(tuple(flags["failure_types"]) or ("server_error",))
     defaults = ServerOptions()
     return ServerOptions(
         model=flags["model"] or defaults.model,
@@ -181,9 +188,7 @@ def _options(flags: dict[str, Any]) -> ServerOptions:
         startup_delay_s=flags["startup_delay"],
         shutdown_timeout_s=flags["shutdown_timeout"],
         drain=flags["drain"],
-        failures=FailureOptions(
-            flags["failure_rate"], tuple(flags["failure_types"]) or defaults.failures.kinds
-        ),
+        failures=FailureOptions(flags["failure_rate"], kinds),
         events=_events(flags),
         trace_path=flags["trace"],
     )

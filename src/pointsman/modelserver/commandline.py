@@ -20,6 +20,22 @@ from pointsman.modelserver.served import Adapter
 MULTIPLE = frozenset(("--lora-modules", "--served-model-name", "--api-key", "--failure-types"))
 """Flags that take several values at once."""
 
+_SWITCHES = frozenset(
+    (
+        "--async-scheduling",
+        "--disable-log-requests",
+        "--disable-log-stats",
+        "--enable-auto-tool-choice",
+        "--enable-chunked-prefill",
+        "--enable-expert-parallel",
+        "--enable-log-requests",
+        "--enable-sleep-mode",
+        "--enforce-eager",
+        "--trust-remote-code",
+    )
+)
+"""Ignored flags after which no value follows, so that a model's name after them is not lost."""
+
 _SINGLE_DASH = {"-O", "-tp", "-pp", "-dp", "-q", "-sc", "-cc", "-asc", "-n", "-r", "-dcp", "-ep"}
 """Short forms of vLLM flags, none of which mean anything here."""
 
@@ -51,7 +67,7 @@ def normalized(args: list[str], takes_value: dict[str, bool]) -> Arguments:
             flag = flag.replace("_", "-")
         follow = _values_after(rest, position)
         if flag not in takes_value:
-            if not equals:
+            if not equals and flag not in _SWITCHES and not flag.startswith("--no-"):
                 position += len(follow)
                 value = " ".join(follow)
             result.ignored.append(f"{flag} {value}".rstrip())

@@ -45,7 +45,6 @@ KINDS = (*_ANSWERS, "disconnect", "cut", "hang")
 """Every kind of failure."""
 
 _HANG_S = 3600.0
-_CUT_KEY = "pointsman.cut"
 
 
 class FailureInjector:
@@ -55,6 +54,8 @@ class FailureInjector:
         self.rate = rate
         self.kinds = checked_kinds(kinds)
         self._random = random.Random(seed)
+        self._cut: set[int] = set()
+        """Requests in progress whose stream is to break off; `forget` takes them out."""
 
     async def apply(self, request: web.BaseRequest) -> None:
         """Lets this request fail, if its turn has come.
@@ -71,26 +72,29 @@ class FailureInjector:
             if not self.rate or self._random.random() >= self.rate:
                 return
             kind = self._random.choice(self.kinds)
+        if kind == "cut":
+            self._cut.add(id(request))
+            return
         await _fail(kind, request)
+
+    def cuts(self, request: web.BaseRequest) -> bool:
+        """True if the stream that answers this request shall break off."""
+        return id(request) in self._cut
+
+    def forget(self, request: web.BaseRequest) -> None:
+        """The request is over."""
+        self._cut.discard(id(request))
 
 
 async def _fail(kind: str, request: web.BaseRequest) -> None:
     if kind in _ANSWERS:
         status, message, name = _ANSWERS[kind]
         raise RequestError(status, message, name)
-    if kind == "cut":
-        request[_CUT_KEY] = True
-        return
     if kind == "hang":
         await asyncio.sleep(_HANG_S)
     elif kind != "disconnect":
         raise RequestError(400, f"X-Fail: unknown kind {kind!r}, one of {', '.join(KINDS)}.")
     break_off(request)
-
-
-def is_to_be_cut(request: web.BaseRequest) -> bool:
-    """True if the answer to this request shall break off."""
-    return _CUT_KEY in request
 
 
 def break_off(request: web.BaseRequest) -> None:

@@ -30,7 +30,7 @@ from pointsman.modelserver.api.routes import (
 from pointsman.modelserver.api.stream import EventStream
 from pointsman.modelserver.driver import EngineDriver, Session
 from pointsman.modelserver.engine import Engine, QueueFullError, StepResult, TooLongError
-from pointsman.modelserver.failures import FailureInjector
+from pointsman.modelserver.failures import FailureInjector, break_off
 from pointsman.modelserver.metrics import EngineMetrics
 from pointsman.modelserver.options import ServerOptions
 from pointsman.modelserver.prose import Prose
@@ -115,7 +115,9 @@ class Replica:
 
     def event_stream(self, request: web.BaseRequest) -> EventStream:
         """The stream that answers a request."""
-        return EventStream(request, self.headers_for(request))
+        return EventStream(
+            request, self.headers_for(request), breaks_off=self.failures.cuts(request)
+        )
 
     def headers_for(self, request: web.BaseRequest) -> dict[str, str]:
         """Headers that go with an answer."""
@@ -185,7 +187,10 @@ class Replica:
             if request.path in GENERATION_PATHS:
                 self._refuse_if_ending()
                 await self.failures.apply(request)
-            return await handler(self, request, body)
+            response = await handler(self, request, body)
+            if self.failures.cuts(request):
+                break_off(request)
+            return response
         except RequestError as problem:
             headers = self.headers_for(request)
             if problem.status in (429, 503):
@@ -193,6 +198,8 @@ class Replica:
             if request.path in MESSAGES_PATHS:
                 return error_response(problem, headers)
             return json_response(problem.body(), problem.status, headers)
+        finally:
+            self.failures.forget(request)
 
     def _refuse_if_ending(self) -> None:
         status = self.conduct.refuses_with

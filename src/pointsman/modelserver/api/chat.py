@@ -22,6 +22,7 @@ from pointsman.modelserver.api.generation import (
     find_model,
     plan,
     request_id,
+    usage_after,
 )
 from pointsman.modelserver.api.logprobs import TOP_LIMIT, chat_logprob
 from pointsman.modelserver.api.stream import DONE, TokenEvent, sse, stream_tokens
@@ -171,7 +172,7 @@ async def _stream(
     opening = [_opening(choice.index, tool_call) for choice in generation.choices]
     await stream.send(b"".join(sse({**envelope, "choices": [entry]}) for entry in opening))
     if always_usage or sampling.top_logprobs is not None or tool_call is not None:
-        event = _full_event(generation, envelope, sampling, tool_call, always_usage)
+        event = _full_event(envelope, sampling, tool_call, always_usage)
     else:
         event = _text_event(envelope)
     await stream_tokens(generation, stream, event)
@@ -217,7 +218,6 @@ def _text_event(envelope: dict[str, Any]) -> TokenEvent:
 
 
 def _full_event(
-    generation: Generation,
     envelope: dict[str, Any],
     sampling: Sampling,
     tool_call: ToolCall | None,
@@ -243,7 +243,7 @@ def _full_event(
         }
         chunk = {**envelope, "choices": [entry]}
         if always_usage:
-            chunk["usage"] = generation.usage().openai()
+            chunk["usage"] = usage_after(choice, min(token + 1, len(pieces)))
         return sse(chunk)
 
     return event

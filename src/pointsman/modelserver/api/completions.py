@@ -24,6 +24,7 @@ from pointsman.modelserver.api.generation import (
     find_model,
     plan,
     request_id,
+    usage_after,
 )
 from pointsman.modelserver.api.logprobs import TOP_LIMIT, completion_logprobs
 from pointsman.modelserver.api.stream import DONE, sse, stream_tokens
@@ -175,7 +176,7 @@ async def _stream(
         }
         chunk = {**envelope, "choices": [entry]}
         if always_usage:
-            chunk["usage"] = generation.usage().openai()
+            chunk["usage"] = usage_after(choice, min(token + 1, len(pieces)))
         return sse(chunk)
 
     stream = replica.event_stream(request)

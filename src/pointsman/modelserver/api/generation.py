@@ -114,6 +114,12 @@ class Generation:
         return Usage(sum(prompts.values()), cached, completion)
 
 
+def usage_after(choice: Choice, tokens: int) -> dict[str, object]:
+    """The `usage` of one choice after so many tokens, for chunks that carry it."""
+    sequence = choice.sequence
+    return Usage(len(sequence.prompt), sequence.cached_tokens, tokens).openai()
+
+
 def find_model(replica: Replica, body: Body) -> Served:
     """The model that a body names.
 

@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from pointsman.modelserver.api.generation import Choice, Generation
-from pointsman.modelserver.failures import break_off, is_to_be_cut
+from pointsman.modelserver.failures import break_off
 
 _WRITE_DEADLINE_S = 120.0
 """A client that reads nothing for this long is given up."""
@@ -29,8 +29,11 @@ TokenEvent = Callable[[Choice, int, bool], bytes]
 class EventStream:
     """The answer to a streamed request."""
 
-    def __init__(self, request: web.BaseRequest, headers: dict[str, str]) -> None:
+    def __init__(
+        self, request: web.BaseRequest, headers: dict[str, str], *, breaks_off: bool = False
+    ) -> None:
         self._request = request
+        self._breaks_off = breaks_off
         self._sent = 0
         self._response = web.StreamResponse(
             headers={
@@ -55,7 +58,7 @@ class EventStream:
         if not data:
             return  # an empty chunk would end the answer
         self._sent += 1
-        if self._sent > _EVENTS_BEFORE_CUT and is_to_be_cut(self._request):
+        if self._breaks_off and self._sent > _EVENTS_BEFORE_CUT:
             break_off(self._request)
         transport = self._request.transport
         if transport is not None and transport.get_write_buffer_size() > _BUFFERED_LIMIT:
