@@ -5,7 +5,7 @@ The composition root hands in what it has; what it lacks answers empty.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 
@@ -89,7 +89,9 @@ class Logs(Protocol):
 class Decisions(Protocol):
     """The record of what the picker decided."""
 
-    async def __call__(self, limit: int, request_id: str | None) -> Sequence[dict[str, Any]]:
+    def __call__(
+        self, limit: int, request_id: str | None
+    ) -> Coroutine[Any, Any, Sequence[dict[str, Any]]]:
         """The latest decisions, the newest first, or those of one request."""
 
 

@@ -179,7 +179,12 @@ class AdminServer:
         if decisions is None:
             return _error(404, "this instance keeps no record of decisions")
         limit = _number(request, "limit", 20, MAX_DECISIONS)
-        return _json({"items": list(await decisions(limit, request.query.get("request")))})
+        answer = decisions(limit, request.query.get("request"))
+        try:
+            found = await asyncio.wait_for(answer, PROVIDER_DEADLINE_S)
+        except TimeoutError:
+            return _error(504, f"the picker gave no answer within {PROVIDER_DEADLINE_S:g} s")
+        return _json({"items": list(found)})
 
 
 @asynccontextmanager
