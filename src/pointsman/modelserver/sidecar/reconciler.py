@@ -63,7 +63,8 @@ class Reconciler:
         self._pace = pace
         self._last_text: str | None = None
         self._last_rollout: Rollout | None = None
-        self._last_state: str | None = None
+        self.last_said = ""
+        """The state that was last logged; the same one is not logged again."""
 
     def read(self) -> Rollout | None:
         """The wish as the file now says it; the last good one if the file is bad or gone."""
@@ -146,7 +147,7 @@ class Reconciler:
             self._metrics.set_status(adapter.id, is_loaded=verb == "unload")
             self._say(f"cannot {verb} {adapter.id}: {error}", logging.ERROR)
             return False
-        self._last_state = None
+        self.last_said = ""
         _log.info("%sed %s", verb, adapter.id)
         self._metrics.set_status(adapter.id, is_loaded=verb == "load")
         return True
@@ -179,6 +180,6 @@ class Reconciler:
 
     def _say(self, text: str, level: int) -> None:
         """Logs a state once, not with every periodic run."""
-        if text != self._last_state:
-            self._last_state = text
+        if text != self.last_said:
+            self.last_said = text
             _log.log(level, "%s", text)

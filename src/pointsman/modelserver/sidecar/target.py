@@ -47,7 +47,7 @@ class Target:
     async def is_healthy(self) -> bool:
         """True if `/health` answers 200."""
         try:
-            status, _ = await self._ask("GET", "/health", None, self._timeout)
+            status, _ = await self._ask("GET", "/health", None, self._timeout, is_read=False)
         except TargetError:
             return False
         return status == 200
@@ -94,14 +94,23 @@ class Target:
         raise TargetError(f"{path} answered {status}: {answer}{hint}", is_final=400 <= status < 500)
 
     async def _ask(
-        self, method: str, path: str, body: Any, timeout: aiohttp.ClientTimeout
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        timeout: aiohttp.ClientTimeout,
+        *,
+        is_read: bool = True,
     ) -> tuple[int, Any]:
+        """Status and body; `is_read` false: the body does not matter."""
         if self._session is None:
             raise RuntimeError("a target is used inside its context")
         try:
             async with self._session.request(
                 method, self.url + path, json=body, timeout=timeout
             ) as response:
+                if not is_read:
+                    return response.status, None
                 data = await response.content.read(_ANSWER_LIMIT_BYTES)
                 if "json" in response.content_type:
                     return response.status, orjson.loads(data)
