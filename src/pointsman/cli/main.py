@@ -12,7 +12,7 @@ from pointsman import __version__
 _COMMANDS = {
     "run": ("pointsman.cli.run", "run"),
     "validate": ("pointsman.cli.validate", "validate"),
-    "translate": ("pointsman.cli.translate", "translate"),
+    "translate": ("pointsman.cli.translate", "translate_command"),
     "get": ("pointsman.cli.get", "get"),
     "status": ("pointsman.cli.status", "status"),
     "wait": ("pointsman.cli.wait", "wait"),

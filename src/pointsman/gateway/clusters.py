@@ -47,9 +47,9 @@ class Locality:
     addresses: tuple[Address, ...]
 
 
-def locality(cluster: str, index: int, weight: int, destination: Destination) -> Locality:
-    """The backend at `index` of the rule whose cluster this is."""
-    return Locality(names.rule_backend(cluster, index), weight, destination.addresses)
+def locality(rule: str, index: int, weight: int, destination: Destination) -> Locality:
+    """The backend at `index` of a rule, or of a policy's processor."""
+    return Locality(names.rule_backend(rule, index), weight, destination.addresses)
 
 
 def eds_cluster(

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from pointsman.resources import documents
 from pointsman.resources.core import ConfigMap
-from pointsman.resources.envoy_gateway import CONFIG_KEY, EnvoyGatewayConfig
+from pointsman.resources.envoy_gateway import EnvoyGatewayConfig
+from pointsman.resources.parse import embedded_config
 from pointsman.store import Store
 
 NAMESPACE = "envoy-gateway-system"
@@ -30,20 +28,12 @@ class Configuration:
 
 def read(store: Store) -> Configuration:
     """The configuration as the store has it."""
+    defaults = EnvoyGatewayConfig(api_version="gateway.envoyproxy.io/v1alpha1", kind="EnvoyGateway")
     found = store.get(ConfigMap, NAMESPACE, NAME)
-    text = found.data.get(CONFIG_KEY) if found is not None else None
-    if text is None:
-        return Configuration(_defaults())
-    where = f"ConfigMap {NAMESPACE}/{NAME}, {CONFIG_KEY}"
-    found_documents, problems = documents.read(text, where)
-    if problems or len(found_documents) != 1:
-        reason = "; ".join(map(str, problems)) or f"{where}: must hold one document"
-        return Configuration(_defaults(), f"{reason}; the defaults hold")
-    try:
-        return Configuration(EnvoyGatewayConfig.model_validate(found_documents[0].data))
-    except ValidationError as error:
-        return Configuration(_defaults(), f"{where}: {error}; the defaults hold")
-
-
-def _defaults() -> EnvoyGatewayConfig:
-    return EnvoyGatewayConfig(api_version="gateway.envoyproxy.io/v1alpha1", kind="EnvoyGateway")
+    if found is None:
+        return Configuration(defaults)
+    config, problems = embedded_config(found)
+    if config is not None:
+        return Configuration(config)
+    reason = "; ".join(map(str, problems)) or "holds no EnvoyGateway configuration"
+    return Configuration(defaults, f"{found.ref}: {reason}; the defaults hold")

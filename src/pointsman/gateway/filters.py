@@ -49,10 +49,10 @@ def apply_headers(
     """Write the header modifiers into a route or into one cluster of a split."""
     for item in filters:
         if item.request_header_modifier is not None:
-            target.request_headers_to_add.extend(_header_options(item.request_header_modifier))
+            _add_headers(item.request_header_modifier, target.request_headers_to_add)
             target.request_headers_to_remove.extend(item.request_header_modifier.remove)
         if item.response_header_modifier is not None:
-            target.response_headers_to_add.extend(_header_options(item.response_header_modifier))
+            _add_headers(item.response_header_modifier, target.response_headers_to_add)
             target.response_headers_to_remove.extend(item.response_header_modifier.remove)
 
 
@@ -111,16 +111,10 @@ def _without_prefix(match: RouteMatch) -> Any:
     return action.regex_rewrite
 
 
-def _header_options(modifier: HeaderModifier) -> list[dict[str, Any]]:
-    return [
-        *(_header_option(item.name, item.value, _OVERWRITE) for item in modifier.set),
-        *(_header_option(item.name, item.value, _APPEND) for item in modifier.add),
-    ]
-
-
-def _header_option(name: str, value: str, action: str) -> dict[str, Any]:
-    # A percent sign would start one of Envoy's own substitutions.
-    return {
-        "header": {"key": name, "value": value.replace("%", "%%")},
-        "append_action": action,
-    }
+def _add_headers(modifier: HeaderModifier, options: Any) -> None:
+    """Append what `modifier` sets and adds to a repeated HeaderValueOption."""
+    for action, items in ((_OVERWRITE, modifier.set), (_APPEND, modifier.add)):
+        for item in items:
+            # A percent sign would start one of Envoy's own substitutions.
+            header = {"key": item.name, "value": item.value.replace("%", "%%")}
+            options.add(header=header, append_action=action)

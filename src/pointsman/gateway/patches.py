@@ -14,6 +14,8 @@ Rules (Envoy Gateway v1.3, read in its code and golden data):
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -153,4 +155,15 @@ def _parse(cls: type[Message], document: Any) -> Message:
     try:
         return typed_json.from_dict(cls, document)
     except json_format.ParseError as error:
-        raise PatchError(f"the result is not a valid {cls.DESCRIPTOR.name}: {error}") from error
+        raise PatchError(
+            f"the result is not a valid {cls.DESCRIPTOR.name}: {_said(error)}"
+        ) from error
+
+
+def _said(error: json_format.ParseError) -> str:
+    """Protobuf's message without its list of all fields; the nearest of them instead."""
+    message, _, fields = str(error).partition("\n Available Fields")
+    wrong = re.search(r'no field named "(\w+)"', message)
+    known = re.findall(r"'(\w+)'", fields)
+    near = difflib.get_close_matches(wrong[1], known, 1) if wrong is not None else []
+    return message.rstrip(".") + (f" (did you mean {near[0]}?)" if near else "")

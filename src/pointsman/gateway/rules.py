@@ -108,11 +108,11 @@ def rule_clusters(rule: Rule) -> list[EnvoyResource]:
         return []
     origins = (rule.route.ref, *(item.ref for item in rule.destinations))
     if _shares_cluster(rule):
-        return _cluster(rule.name, own, origins)
+        return _cluster(rule.name, rule, own, origins)
     return [
         resource
         for item in own
-        for resource in _cluster(names.rule_backend(rule.name, item.index), [item], origins)
+        for resource in _cluster(names.rule_backend(rule.name, item.index), rule, [item], origins)
     ]
 
 
@@ -219,11 +219,11 @@ def _shares_cluster(rule: Rule) -> bool:
 
 
 def _cluster(
-    name: str, backends: Sequence[RuleBackend], origins: tuple[Ref, ...]
+    name: str, rule: Rule, backends: Sequence[RuleBackend], origins: tuple[Ref, ...]
 ) -> list[EnvoyResource]:
     found = [(item, item.found) for item in backends if isinstance(item.found, Destination)]
     members = [
-        clusters.locality(name, item.index, item.ref.weight, destination)
+        clusters.locality(rule.name, item.index, item.ref.weight, destination)
         for item, destination in found
     ]
     settings = clusters.ClusterSettings(is_http2=any(each.is_http2 for _, each in found))

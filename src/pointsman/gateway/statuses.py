@@ -154,11 +154,12 @@ def _listener(
         for parent in translation.parents
         for each in parent.attachments
         if each.listener.xds_name == item.xds_name
+        and not any(rule.unsupported for rule in translation.rules.get(each.route.ref, ()))
     }
     return {
         "name": item.spec.name,
         "attachedRoutes": len(routes),
-        "supportedKinds": list(SUPPORTED_KINDS),
+        "supportedKinds": [dict(kind) for kind in SUPPORTED_KINDS],
         "conditions": found,
     }
 

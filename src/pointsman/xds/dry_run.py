@@ -81,7 +81,11 @@ def _inline_routes(listener: dict[str, Any], found: Snapshot) -> dict[str, Any]:
             routes = found.resources.get(key)
             if routes is not None:
                 del manager["rds"]
-                manager["route_config"] = typed_json.to_dict(routes.message)
+                # As over the wire: a route may name a cluster that is not there.
+                manager["route_config"] = {
+                    **typed_json.to_dict(routes.message),
+                    "validate_clusters": False,
+                }
     return listener
 
 
