@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as modes
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
-from tests.picker.conftest import Running, model, pod, until
+from tests.picker.conftest import Objects, Running, model, pod, pool, until
+
+from pointsman.picker.flags import Options
+from pointsman.picker.process import Picker
+from pointsman.store import Store
 
 Mode = modes.ProcessingMode
 
@@ -198,3 +203,23 @@ async def test_the_models_of_a_pool_are_listed(running: Running) -> None:
     answer = (await stream.read()).immediate_response
     assert answer.status.code == 200
     assert [item["id"] for item in json.loads(answer.body)["data"]] == ["served"]
+
+
+async def test_a_changed_configuration_is_taken_up_and_a_wrong_one_is_not(folder: Path) -> None:
+    head = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
+    path = folder / "config.yaml"
+    path.write_text(head + "plugins: [{type: queue-scorer}]")
+    store = Store()
+    store.apply([pool()])
+    picker = Picker(Options(listen=(f"unix:{folder}/p",), config_file=path), store, Objects(store))
+
+    def scorers() -> list[str]:
+        return [scorer.name for scorer in picker.director.config.profiles["default"].scorers]
+
+    async with picker.running():
+        assert scorers() == ["queue-scorer"]
+        path.write_text(head + "plugins: [{type: quue-scorer}]")
+        await until(lambda: picker.config_errors == 1)
+        assert scorers() == ["queue-scorer"]
+        path.write_text(head + "plugins: [{type: token-load-scorer}]")
+        await until(lambda: scorers() == ["token-load-scorer"])

@@ -35,7 +35,8 @@ def admin_app(
             and ("endpoint" not in request.query or request.query["endpoint"] in decision.endpoints)
         ]
         shown = found[-limit:] if limit else []
-        return _json([decision.explained(director.profile) for decision in shown])
+        config = director.config
+        return _json([each.explained(config.profile(each.wanted.headers)) for each in shown])
 
     async def healthz(_request: web.Request) -> web.Response:
         is_ok = is_serving()

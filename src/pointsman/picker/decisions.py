@@ -44,7 +44,7 @@ class Decision:
     """Empty for a pick, else the error's code."""
     duration_us: float
 
-    def explained(self, profile: Profile) -> dict[str, Any]:
+    def explained(self, profile: Profile | None) -> dict[str, Any]:
         """Everything, scores recomputed, as JSON."""
         shown: dict[str, Any] = {
             "at": self.at,
@@ -62,7 +62,7 @@ class Decision:
             "candidates_total": self.candidates_total,
             "candidates": [_shown(candidate) for candidate in self.candidates],
         }
-        if self.candidates:
+        if self.candidates and profile is not None:
             explanation = explain(profile, self.candidates, self.wanted)
             shown["dropped"] = explanation.dropped
             shown["scores"] = explanation.scores

@@ -21,19 +21,18 @@ from pointsman.inference.headers import (
     SUBSET_NAMESPACE,
 )
 from pointsman.inference.paths import Api
+from pointsman.picker.config import PickerConfig
 from pointsman.picker.decisions import MAX_CANDIDATES, Decision, Ring
 from pointsman.picker.endpoints.table import Endpoint, Loaded, Reservation, seen
 from pointsman.picker.extproc.answers import Answer, Forward, Refuse, Respond
 from pointsman.picker.extproc.machine import Decide
-from pointsman.picker.flow.saturation import saturation
 from pointsman.picker.pools import Pools, PoolView
 from pointsman.picker.prefix.blocks import TOKENS_UP_TO, prompt_chain
 from pointsman.picker.prefix.index import PrefixIndex
 from pointsman.picker.requests.ask import Ask, BadRequestError, read_ask
 from pointsman.picker.requests.listing import listing
 from pointsman.picker.requests.spans import splice
-from pointsman.picker.scheduling import profile as scheduling
-from pointsman.picker.scheduling.profile import Profile, Random
+from pointsman.picker.scheduling.profile import Profile, Random, choose
 from pointsman.picker.scheduling.request import Wanted
 
 CONTROL_HEADERS = frozenset(
@@ -77,13 +76,14 @@ class Director:
         pools: Pools,
         rng: Random,
         *,
-        profile: Profile = scheduling.DEFAULT,
+        config: PickerConfig | None = None,
         ring: Ring | None = None,
         prefixes: PrefixIndex | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.pools = pools
-        self.profile = profile
+        self.config = config if config is not None else PickerConfig()
+        """May be replaced while running; the next request sees it."""
         self.ring = ring if ring is not None else Ring()
         self.prefixes = prefixes if prefixes is not None else PrefixIndex()
         self._rng = rng
@@ -109,30 +109,57 @@ class Director:
                     return Picked(Respond(models), ask)
             wanted = self._wanted(view, ask)
             candidates = _candidates(view, request.metadata)
-            _let_pass(view, wanted)
+            self._let_pass(view, wanted)
+            profile = self._profile(request.headers)
             hashes = prompt_chain(wanted.model, ask.fields)
             if hashes:
                 wanted = replace(
                     wanted,
                     cached_tokens=self.prefixes.match(hashes),
                     hashed_tokens=TOKENS_UP_TO[len(hashes) - 1],
+                    draw=self._rng.random(),
+                    headers=request.headers if profile.reads_headers else {},
                 )
+            elif profile.reads_headers:
+                wanted = replace(wanted, headers=request.headers)
         except RefusedError as refused:
             self._record(started, pool, ask, wanted, candidates, (), refused.error)
             return Picked(Refuse(refused.error), ask, wanted.model)
-        chosen = scheduling.choose(self.profile, candidates, wanted, self._rng)
+        chosen = choose(profile, candidates, wanted, self._rng)
         if not chosen:
             error = ApiError(429, "Every endpoint was ruled out.", "rate_limited", None, 1)
             self._record(started, pool, ask, wanted, candidates, (), error)
             return Picked(Refuse(error), ask, wanted.model)
         self._record(started, pool, ask, wanted, candidates, chosen, None)
         reservation = self._reserve(chosen[0], wanted, hashes)
+        for listener in profile.listeners:
+            listener.picked(chosen[0].address, wanted)
         forward = Forward(
             endpoints=tuple(endpoint.address for endpoint in chosen),
             body=_rewritten(ask, wanted.model),
             removed_headers=_removed(request.headers),
         )
         return Picked(forward, ask, wanted.model, reservation)
+
+    def _profile(self, headers: Mapping[str, str]) -> Profile:
+        profile = self.config.profile(headers)
+        if profile is None:
+            name = headers.get(self.config.profile_header or "", "")
+            message = f"There is no scheduling profile '{name[:256]}'."
+            raise RefusedError(ApiError(400, message, "unknown_profile"))
+        return profile
+
+    def _let_pass(self, view: PoolView, wanted: Wanted) -> None:
+        if wanted.priority <= 0 and self.config.detector(view.endpoints) >= 1.0:
+            raise RefusedError(
+                ApiError(
+                    429,
+                    "The model servers are saturated, and this request's priority is not critical.",
+                    "rate_limited",
+                    None,
+                    RETRY_AFTER_S,
+                )
+            )
 
     def _reserve(self, chosen: Loaded, wanted: Wanted, hashes: Sequence[int]) -> Reservation | None:
         if not isinstance(chosen, Endpoint):
@@ -221,19 +248,6 @@ def subset_hint(metadata: Any) -> frozenset[str] | None:
     value = fields[DESTINATION_ENDPOINT_SUBSET]
     texts = [item.string_value for item in value.list_value.values] or [value.string_value]
     return frozenset(name for text in texts for part in text.split(",") if (name := part.strip()))
-
-
-def _let_pass(view: PoolView, wanted: Wanted) -> None:
-    if wanted.priority <= 0 and saturation(view.endpoints) >= 1.0:
-        raise RefusedError(
-            ApiError(
-                429,
-                "The model servers are saturated, and this request's priority is not critical.",
-                "rate_limited",
-                None,
-                RETRY_AFTER_S,
-            )
-        )
 
 
 def _rewritten(ask: Ask, target: str | None) -> bytes | None:

@@ -44,6 +44,10 @@ class Options:
     admin_socket: Path | None = None
     exit_with_parent: bool = False
     """Drain and exit when stdin ends."""
+    config_file: Path | None = None
+    """An EndpointPickerConfig; read again when it changes."""
+    config_text: str = ""
+    """The same, in the command line."""
     ignored: tuple[str, ...] = field(default=())
     """Flags that were given and change nothing."""
 
@@ -131,6 +135,8 @@ _FLAGS: tuple[tuple[tuple[str, ...], _Flag], ...] = (
         _Flag("refresh_metrics_interval_s", duration_s, "pause between readings of metrics"),
     ),
     (("v",), _Flag("verbosity", int, "2 normal, 3 verbose, 4 debug")),
+    (("config-file", "configFile"), _Flag("config_file", Path, "an EndpointPickerConfig")),
+    (("config-text", "configText"), _Flag("config_text", str, "the same, in the flag")),
     (("bind",), _Flag("bind", str, "address of the ports above")),
     (("listen",), _Flag("listen", _address, "unix:PATH or host:port for all pools, no TLS")),
     (("feed",), _Flag("feed", _unix_path, "unix:PATH of the process that has the objects")),

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from pointsman.certificates import server_context
 from pointsman.picker.admin import admin_app, metrics_app
+from pointsman.picker.config import ConfigError, PickerConfig, read_config
 from pointsman.picker.director import Director
 from pointsman.picker.endpoints.scrape import Scraper
 from pointsman.picker.endpoints.table import Endpoint, Table
@@ -52,6 +53,8 @@ HEALTH_SERVICES = frozenset(
 ALWAYS_SERVING = frozenset({"liveness"})
 
 SHUTDOWN_TIMEOUT_S = 1.0
+CONFIG_INTERVAL_S = 0.5
+"""Between two looks at the configuration file."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 GC_THRESHOLD = 50_000
@@ -68,6 +71,8 @@ class Picker:
         self.table = Table()
         self.is_synced = False
         self.is_draining = False
+        self.config_errors = 0
+        """How often the configuration file changed to something wrong."""
         self.scraper = Scraper(
             time.monotonic,
             max(options.refresh_metrics_interval_s, 0.05),
@@ -75,7 +80,9 @@ class Picker:
         )
         self.prefixes = PrefixIndex()
         self.pools = Pools(store, self.table, self._endpoints_changed)
-        self.director = Director(self.pools, random.Random(), prefixes=self.prefixes)
+        self.director = Director(
+            self.pools, random.Random(), config=self._read_config(), prefixes=self.prefixes
+        )
         self.ext_proc = ExtProc(
             self.director,
             self.report,
@@ -122,6 +129,7 @@ class Picker:
             tasks = [
                 asyncio.create_task(self._follow_source()),
                 asyncio.create_task(self.pools.follow()),
+                asyncio.create_task(self._follow_config()),
             ]
             try:
                 yield
@@ -149,6 +157,30 @@ class Picker:
                 options.bind, options.grpc_port, tls if options.secure_serving else None
             )
             await health.listen_tcp(options.bind, options.grpc_health_port)
+
+    def _read_config(self) -> PickerConfig:
+        path = self.options.config_file
+        self._config_text = path.read_text() if path is not None else self.options.config_text
+        return read_config(self._config_text) if self._config_text else PickerConfig()
+
+    async def _follow_config(self) -> None:
+        """Take up the configuration file as it changes; a wrong one leaves the last good one."""
+        path = self.options.config_file
+        if path is None:
+            return
+        text = self._config_text
+        while True:
+            await asyncio.sleep(CONFIG_INTERVAL_S)
+            try:
+                now = await asyncio.to_thread(path.read_text)
+                if now == text:
+                    continue
+                text = now
+                self.director.config = read_config(now)
+                log.info("The configuration %s has changed and is in use", path)
+            except (OSError, UnicodeDecodeError, ConfigError) as error:
+                self.config_errors += 1
+                log.error("The configuration %s stays as it was: %s", path, error)
 
     async def _follow_source(self) -> None:
         await self.source.start()

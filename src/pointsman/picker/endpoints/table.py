@@ -8,7 +8,7 @@ once. An endpoint that has left the table keeps its book until its last request 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pointsman.picker.endpoints.measures import Measures
@@ -48,6 +48,10 @@ class Loaded(Protocol):
     @property
     def tokens(self) -> int:
         """Estimated prompt tokens of our own requests in flight."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Of the pod."""
 
 
 class Endpoint:
@@ -114,11 +118,14 @@ class Seen:
     measures: Measures | None
     requests: int
     tokens: int
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def seen(endpoint: Loaded) -> Seen:
     """A snapshot."""
-    return Seen(endpoint.address, endpoint.measures, endpoint.requests, endpoint.tokens)
+    return Seen(
+        endpoint.address, endpoint.measures, endpoint.requests, endpoint.tokens, endpoint.labels
+    )
 
 
 class Table:

@@ -5,7 +5,7 @@ A filter that would leave nothing leaves all, unless it says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pointsman.picker.endpoints.table import Loaded
 from pointsman.picker.flow.saturation import fullness
@@ -80,8 +80,86 @@ def prefix_sticky_until_loaded(endpoints: Sequence[Loaded], wanted: Wanted) -> S
     return sticky or endpoints
 
 
-BY_TYPE: dict[str, Filter] = {
-    "lora-affinity-filter": lora_sticky_until_saturated,
-    "prefix-sticky-filter": prefix_sticky_until_loaded,
+def prefix_cache_affinity(
+    endpoints: Sequence[Loaded],
+    wanted: Wanted,
+    *,
+    threshold: float = 0.8,
+    exploration: float = 0.0,
+    max_penalty_ms: float = 18_000,
+    prefill_tokens_per_s: float = 15_928,
+) -> Sequence[Loaded]:
+    """The reference's affinity filter: those that hold a share of the prompt, unless they are slow.
+
+    `a(e) = m(e) / n`; `sticky = {e: a(e) >= threshold}`; `ttft(e) = tokens(e) / R * 1000` ms. All
+    stay when nobody is sticky, when the best sticky one is slower than the best other by more than
+    `max_penalty_ms` (0: never), or with the chance `exploration`. m: tokens of the prompt that the
+    server probably holds; n: those looked for; tokens: what our requests in flight make it read;
+    R: `prefill_tokens_per_s`. Missing: a = 0.
+    """
+    if len(endpoints) <= 1 or threshold <= 0 or not wanted.hashed_tokens:
+        return endpoints
+    if wanted.draw < exploration:
+        return endpoints
+    least = threshold * wanted.hashed_tokens
+    cached = wanted.cached_tokens.get
+    sticky = [endpoint for endpoint in endpoints if cached(endpoint.address, 0) >= least]
+    if not sticky:
+        return endpoints
+    others = [endpoint for endpoint in endpoints if cached(endpoint.address, 0) < least]
+    if max_penalty_ms > 0 and others:
+        ahead = min(e.tokens for e in sticky) - min(e.tokens for e in others)
+        if ahead / prefill_tokens_per_s * 1000 > max_penalty_ms:
+            return endpoints
+    return sticky
+
+
+def below_limits(
+    endpoints: Sequence[Loaded],
+    _wanted: Wanted,
+    *,
+    limits: Mapping[str, float],
+    falls_back: bool = False,
+) -> Sequence[Loaded]:
+    """The endpoints of which no named metric is above its limit; may leave none.
+
+    Metrics: `active-requests` (our own in flight), `running-requests`, `waiting-queue`,
+    `kv-cache-utilization`. Missing: not above. With `falls_back` all stay where none would.
+    """
+    kept = [
+        endpoint
+        for endpoint in endpoints
+        if all(METRICS[name](endpoint) <= limit for name, limit in limits.items())
+    ]
+    return endpoints if falls_back and not kept else kept
+
+
+def below_utilization(
+    endpoints: Sequence[Loaded],
+    _wanted: Wanted,
+    *,
+    queue_threshold: float,
+    kv_cache_threshold: float,
+    headroom: float = 0.0,
+) -> Sequence[Loaded]:
+    """The endpoints whose fullness is at most `1 + headroom`; all where none is."""
+    most = 1.0 + headroom
+    kept = [e for e in endpoints if fullness(e, queue_threshold, kv_cache_threshold) <= most]
+    return kept or endpoints
+
+
+def below_concurrency(
+    endpoints: Sequence[Loaded], _wanted: Wanted, *, max_requests: int, headroom: float = 0.0
+) -> Sequence[Loaded]:
+    """The endpoints with fewer than `int(max_requests * (1 + headroom))` in flight; may be none."""
+    most = int(max_requests * (1.0 + headroom))
+    return [endpoint for endpoint in endpoints if endpoint.requests < most]
+
+
+METRICS: dict[str, Callable[[Loaded], float]] = {
+    "active-requests": lambda e: e.requests,
+    "running-requests": lambda e: (e.measures.running or 0) if e.measures is not None else 0,
+    "waiting-queue": lambda e: (e.measures.waiting or 0) if e.measures is not None else 0,
+    "kv-cache-utilization": lambda e: (e.measures.kv_cache or 0) if e.measures is not None else 0,
 }
-"""The filters by the plugin type that configurations name."""
+"""What limits may be set on."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from heapq import nlargest
 from typing import Protocol
 
 from pointsman.picker.endpoints.table import Loaded
@@ -16,6 +18,13 @@ from pointsman.picker.scheduling import filters, scorers
 from pointsman.picker.scheduling.filters import Filter
 from pointsman.picker.scheduling.request import Wanted
 from pointsman.picker.scheduling.scorers import Scorer
+
+
+class Listener(Protocol):
+    """Something with a memory, such as a scorer that spreads new prompts."""
+
+    def picked(self, address: str, wanted: Wanted) -> None:
+        """This endpoint was picked."""
 
 
 class Random(Protocol):
@@ -42,14 +51,30 @@ class WeightedScorer:
     weight: float = 1.0
 
 
+class Picking(Enum):
+    """How the best are chosen from the totals."""
+
+    MAX_SCORE = "max-score-picker"
+    """By total, equal ones in random order."""
+    RANDOM = "random-picker"
+    """In random order."""
+    WEIGHTED_RANDOM = "weighted-random-picker"
+    """By `U ^ (1 / total)` with U drawn for each: chances as the totals; totals of 0 come last."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """How to choose."""
 
     filters: tuple[NamedFilter, ...] = ()
     scorers: tuple[WeightedScorer, ...] = ()
+    picking: Picking = Picking.MAX_SCORE
     max_endpoints: int = 3
     """How many endpoints are named at most: the winner and those to fall back on."""
+    listeners: tuple[Listener, ...] = ()
+    """Who wants to hear of each pick."""
+    reads_headers: bool = False
+    """Whether `Wanted.headers` is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +97,19 @@ def choose(
         left = step.apply(left, wanted)
     if len(left) <= 1:
         return list(left)
-    totals = _totals(profile, left, wanted)
-    if profile.max_endpoints == 1:
-        best = max(totals)
-        ties = [endpoint for endpoint, total in zip(left, totals, strict=True) if total == best]
-        return [ties[int(rng.random() * len(ties))]]
     draw = rng.random
-    order = sorted(zip(totals, [draw() for _ in totals], range(len(left)), strict=True))
-    return [left[place] for _, _, place in order[: -profile.max_endpoints - 1 : -1]]
+    if profile.picking is Picking.RANDOM:
+        keys = [draw() for _ in left]
+    else:
+        keys = _totals(profile, left, wanted)
+        if profile.picking is Picking.WEIGHTED_RANDOM:
+            keys = [draw() ** (1.0 / total) if total > 0.0 else 0.0 for total in keys]
+    if profile.max_endpoints == 1:
+        best = max(keys)
+        ties = [endpoint for endpoint, key in zip(left, keys, strict=True) if key == best]
+        return [ties[int(draw() * len(ties))]]
+    order = zip(keys, [draw() for _ in keys], range(len(left)), strict=True)
+    return [left[place] for _, _, place in nlargest(profile.max_endpoints, order)]
 
 
 def explain(profile: Profile, candidates: Sequence[Loaded], wanted: Wanted) -> Explanation:

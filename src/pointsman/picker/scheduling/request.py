@@ -18,8 +18,10 @@ class Wanted:
     """Address to the tokens of this prompt that the server probably holds; absent: none."""
     hashed_tokens: int = 0
     """Tokens of the prompt that were looked for; 0 where there is no prompt to look for."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    """The request's headers, for what schedules by them; not kept in records."""
+    draw: float = 1.0
+    """A number from [0, 1) that is drawn once for each request: what explores, explores by it."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The request's headers, where the configuration schedules by headers; else empty."""
 
     def uncached_tokens(self, address: str) -> int:
         """What a server would have to read of the prompt."""

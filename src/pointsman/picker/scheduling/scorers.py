@@ -167,16 +167,3 @@ def _filled(known: Sequence[float | None]) -> list[float]:
     values = [value for value in known if value is not None]
     mean = sum(values) / len(values) if values else 0.0
     return [mean if value is None else value for value in known]
-
-
-BY_TYPE: dict[str, Scorer] = {
-    "queue-scorer": queue,
-    "running-requests-size-scorer": running_requests,
-    "kv-cache-utilization-scorer": kv_cache_utilization,
-    "active-request-scorer": active_request,
-    "token-load-scorer": token_load,
-    "load-aware-scorer": load_aware,
-    "lora-affinity-scorer": lora_affinity,
-    "prefix-cache-scorer": prefix_cache,
-}
-"""The scorers by the plugin type that configurations name."""

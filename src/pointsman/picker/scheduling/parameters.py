@@ -1,0 +1,440 @@
+"""What a configured plugin is, and the parameters of every type that has some.
+
+Names, parameters and defaults are those of the reference picker. Parameters are checked strictly.
+Calling a set of parameters makes the plugin.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from pointsman.picker.flow import saturation
+from pointsman.picker.flow.saturation import Detector
+from pointsman.picker.scheduling import filters, labels, scorers
+from pointsman.picker.scheduling.filters import Filter
+from pointsman.picker.scheduling.memory import NoHitLru, SessionAffinity
+from pointsman.picker.scheduling.profile import Listener, Picking
+from pointsman.picker.scheduling.scorers import Scorer
+from pointsman.resources.selectors import LabelSelector
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """What one configured plugin does; a plugin may be several things."""
+
+    filter: Filter | None = None
+    scorer: Scorer | None = None
+    picking: Picking | None = None
+    max_endpoints: int = 1
+    """Of a picker."""
+    detector: Detector | None = None
+    profile_header: str | None = None
+    """Of a profile handler: the request header that names the profile."""
+    default_profile: str | None = None
+    listener: Listener | None = None
+    reads_headers: bool = False
+    is_built_in: bool = False
+    """What it stands for always happens here; naming it changes nothing."""
+
+
+class Parameters(BaseModel):
+    """Of one plugin, in camelCase; unknown ones are errors."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        raise NotImplementedError
+
+
+class QueueScorer(Parameters):
+    """Fewest requests waiting."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(scorer=scorers.queue)
+
+
+class RunningRequestsScorer(Parameters):
+    """Fewest requests in the server's batch."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(scorer=scorers.running_requests)
+
+
+class KvCacheScorer(Parameters):
+    """Most room in the KV cache."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(scorer=scorers.kv_cache_utilization)
+
+
+class LoraAffinityScorer(Parameters):
+    """Servers that run the adapter."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(scorer=scorers.lora_affinity)
+
+
+class LoadAwareScorer(Parameters):
+    """Fewest requests waiting, against a fixed threshold."""
+
+    threshold: int = Field(128, ge=1)
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(scorer=partial(scorers.load_aware, threshold=self.threshold))
+
+
+class ActiveRequestScorer(Parameters):
+    """Fewest of our own requests in flight."""
+
+    idle_threshold: int = Field(0, ge=0)
+    max_busy_score: float = Field(1.0, ge=0, le=1)
+    in_flight_load_producer_name: str = ""
+    request_timeout: str = ""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        scorer = partial(
+            scorers.active_request,
+            idle_threshold=self.idle_threshold,
+            max_busy_score=self.max_busy_score,
+        )
+        return Plugin(scorer=scorer)
+
+
+class TokenLoadScorer(Parameters):
+    """Fewest tokens that our requests in flight make a server read."""
+
+    queue_threshold_tokens: int = Field(4 * 1024 * 1024, ge=1)
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        scorer = partial(scorers.token_load, threshold_tokens=self.queue_threshold_tokens)
+        return Plugin(scorer=scorer)
+
+
+class PrefixCacheScorer(Parameters):
+    """Most of the prompt already held."""
+
+    prefix_match_info_producer_name: str = ""
+    match_length_weight: float = Field(0.0, ge=0, le=1)
+    match_length_scale_tokens: int = Field(8192, ge=1)
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        scorer = partial(
+            scorers.prefix_cache,
+            length_weight=self.match_length_weight,
+            length_scale_tokens=self.match_length_scale_tokens,
+        )
+        return Plugin(scorer=scorer)
+
+
+class NoHitLruScorer(Parameters):
+    """Spreads prompts that nobody holds."""
+
+    lru_size: int = Field(1024, ge=1, le=100_000)
+    prefix_match_info_producer_name: str = ""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        memory = NoHitLru(self.lru_size)
+        return Plugin(scorer=memory.score, listener=memory)
+
+
+class SessionIdConfig(Parameters):
+    """Where the session's id stands, and how long it is remembered."""
+
+    header_name: str = "x-session-id"
+    eviction_ttl_seconds: float = Field(300, gt=0)
+    eviction_sweep_seconds: float = Field(10, gt=0)
+
+
+class SessionAffinityParameters(Parameters):
+    """Keeps a session on its server."""
+
+    strategy: Literal["session_id"] = "session_id"
+    session_id_config: SessionIdConfig = SessionIdConfig()
+
+    def _memory(self) -> SessionAffinity:
+        config = self.session_id_config
+        return SessionAffinity(
+            time.monotonic, config.header_name.lower(), config.eviction_ttl_seconds
+        )
+
+
+class SessionAffinityScorer(SessionAffinityParameters):
+    """Keeps a session on its server, as a score."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        memory = self._memory()
+        return Plugin(scorer=memory.score, listener=memory, reads_headers=True)
+
+
+class SessionAffinityFilter(SessionAffinityParameters):
+    """Keeps a session on its server."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        memory = self._memory()
+        return Plugin(filter=memory.keep, listener=memory, reads_headers=True)
+
+
+class ContextLengthAware(Parameters):
+    """Servers whose label names a range that holds the prompt's length."""
+
+    label: str = labels.CONTEXT_LABEL
+    enable_filtering: bool = False
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        keep = partial(labels.in_context_length, label=self.label)
+        return Plugin(
+            scorer=partial(labels.context_length, label=self.label),
+            filter=keep if self.enable_filtering else None,
+        )
+
+
+class HeaderLabelAffinityScorer(Parameters):
+    """Servers whose label equals a request header."""
+
+    header_name: str = Field(min_length=1)
+    label_key: str = Field(min_length=1)
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        scorer = partial(
+            labels.header_label_affinity, header=self.header_name.lower(), label=self.label_key
+        )
+        return Plugin(scorer=scorer, reads_headers=True)
+
+
+class LabelSelectorFilter(LabelSelector):
+    """Servers whose labels match."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        selector = LabelSelector.model_validate(self.to_dict())
+        return Plugin(filter=partial(labels.by_selector, selector=selector))
+
+
+class ByLabel(Parameters):
+    """Servers whose label has one of some values."""
+
+    label: str = Field(min_length=1)
+    valid_values: frozenset[str] = Field(min_length=1)
+    allows_no_label: bool = False
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        keep = partial(
+            labels.by_label,
+            label=self.label,
+            values=self.valid_values,
+            allows_none=self.allows_no_label,
+        )
+        return Plugin(filter=keep)
+
+
+class DecodeFilter(Parameters):
+    """Servers that decode, or that name no role."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        keep = partial(
+            labels.by_label, label=labels.ROLE_LABEL, values=labels.DECODES, allows_none=True
+        )
+        return Plugin(filter=keep)
+
+
+class PrefillFilter(Parameters):
+    """Servers whose role is to prefill."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        keep = partial(labels.by_label, label=labels.ROLE_LABEL, values=labels.PREFILLS)
+        return Plugin(filter=keep)
+
+
+class EncodeFilter(Parameters):
+    """Servers whose role is to encode."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        keep = partial(labels.by_label, label=labels.ROLE_LABEL, values=labels.ENCODES)
+        return Plugin(filter=keep)
+
+
+class LoraAffinityFilter(Parameters):
+    """Servers that run the adapter, until they are full. Our own."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(filter=filters.lora_sticky_until_saturated)
+
+
+class PrefixStickyFilter(Parameters):
+    """Servers that hold the prompt, within their share of the load. Our own."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(filter=filters.prefix_sticky_until_loaded)
+
+
+class PrefixCacheAffinityFilter(Parameters):
+    """Servers that hold most of the prompt, unless they are slow."""
+
+    affinity_threshold: float = Field(0.8, ge=0, le=1)
+    exploration_probability: float = Field(0.0, ge=0, le=1)
+    max_ttft_penalty_ms: float = Field(18_000, ge=0, alias="maxTTFTPenaltyMs")
+    ttft_source: Literal["prefillThroughput"] = "prefillThroughput"
+    peak_prefill_throughput: float = Field(15_928, gt=0)
+    prefix_match_info_producer_name: str = ""
+    in_flight_load_producer_name: str = ""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        keep = partial(
+            filters.prefix_cache_affinity,
+            threshold=self.affinity_threshold,
+            exploration=self.exploration_probability,
+            max_penalty_ms=self.max_ttft_penalty_ms,
+            prefill_tokens_per_s=self.peak_prefill_throughput,
+        )
+        return Plugin(filter=keep)
+
+
+class UtilizationCondition(Parameters):
+    """A limit on one metric."""
+
+    metric: Literal["active-requests", "running-requests", "waiting-queue", "kv-cache-utilization"]
+    max_value: float = Field(ge=0)
+
+
+class UtilizationFilter(Parameters):
+    """Servers below some limits."""
+
+    conditions: tuple[UtilizationCondition, ...] = Field(min_length=1)
+    fallback_on_empty: bool = False
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        limits: dict[str, float] = {each.metric: each.max_value for each in self.conditions}
+        keep = partial(filters.below_limits, limits=limits, falls_back=self.fallback_on_empty)
+        return Plugin(filter=keep)
+
+
+class UtilizationDetector(Parameters):
+    """Saturation by the servers' metrics."""
+
+    queue_depth_threshold: float = Field(saturation.QUEUE_THRESHOLD, gt=0)
+    kv_cache_util_threshold: float = Field(saturation.KV_CACHE_THRESHOLD, gt=0, le=1)
+    metrics_staleness_threshold: str = ""
+    headroom: float = Field(0.0, ge=0)
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        queue, kv_cache = self.queue_depth_threshold, self.kv_cache_util_threshold
+        return Plugin(
+            detector=partial(
+                saturation.saturation, queue_threshold=queue, kv_cache_threshold=kv_cache
+            ),
+            filter=partial(
+                filters.below_utilization,
+                queue_threshold=queue,
+                kv_cache_threshold=kv_cache,
+                headroom=self.headroom,
+            ),
+        )
+
+
+class ConcurrencyDetector(Parameters):
+    """Saturation by our own book."""
+
+    max_concurrency: int = Field(100, ge=1)
+    max_token_concurrency: int = Field(1_000_000, ge=1)
+    concurrency_mode: Literal["requests", "tokens", "hybrid"] = "requests"
+    headroom: float = Field(0.0, ge=0)
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(
+            detector=partial(
+                saturation.concurrency,
+                mode=self.concurrency_mode,
+                max_requests=self.max_concurrency,
+                max_tokens=self.max_token_concurrency,
+            ),
+            filter=partial(
+                filters.below_concurrency,
+                max_requests=self.max_concurrency,
+                headroom=self.headroom,
+            ),
+        )
+
+
+class PickerParameters(Parameters):
+    """How many endpoints a picker names."""
+
+    max_num_of_endpoints: int = Field(1, ge=1, le=16)
+
+
+class MaxScorePicker(PickerParameters):
+    """The highest total."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(picking=Picking.MAX_SCORE, max_endpoints=self.max_num_of_endpoints)
+
+
+class RandomPicker(PickerParameters):
+    """Any."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(picking=Picking.RANDOM, max_endpoints=self.max_num_of_endpoints)
+
+
+class WeightedRandomPicker(PickerParameters):
+    """Any, with chances as the totals."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(picking=Picking.WEIGHTED_RANDOM, max_endpoints=self.max_num_of_endpoints)
+
+
+class SingleProfileHandler(Parameters):
+    """The one profile."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(is_built_in=True)
+
+
+class HeaderProfileHandler(Parameters):
+    """The profile that a request header names."""
+
+    header_name: str = "EPP-Profile"
+    default_profile: str = "decode"
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(
+            profile_header=self.header_name.lower(),
+            default_profile=self.default_profile,
+            reads_headers=True,
+        )
