@@ -68,6 +68,41 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
+class Rotation:
+    """A TLS context whose certificate follows the files of a folder.
+
+    New connections get the new certificate; those that are open keep theirs. A certificate and a
+    key that do not belong together (one file is written first) leave the last good ones.
+    """
+
+    def __init__(self, context: ssl.SSLContext, folder: Path) -> None:
+        self._context = context
+        self._folder = folder
+        self._seen = self._stamp()
+
+    def refresh(self) -> bool:
+        """Load the files again if they have changed; tells whether they were.
+
+        Raises:
+            OSError: a file cannot be read.
+            ssl.SSLError: the files are no certificate and key that belong together.
+        """
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return False
+        # On trial first: a context that has loaded only one of the two would be of no use.
+        trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trial.load_cert_chain(self._folder / CERTIFICATE_FILE, self._folder / KEY_FILE)
+        self._context.load_cert_chain(self._folder / CERTIFICATE_FILE, self._folder / KEY_FILE)
+        self._seen = stamp
+        return True
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        files = (self._folder / CERTIFICATE_FILE, self._folder / KEY_FILE)
+        # A mounted Secret is swapped by a symbolic link: the inode tells, where the time may not.
+        return tuple((file.stat().st_mtime_ns, file.stat().st_ino) for file in files)
+
+
 def server_context(folder: Path | None, common_name: str) -> ssl.SSLContext:
     """The TLS context of a gRPC server.
 

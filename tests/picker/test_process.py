@@ -223,3 +223,51 @@ async def test_a_changed_configuration_is_taken_up_and_a_wrong_one_is_not(folder
         assert scorers() == ["queue-scorer"]
         path.write_text(head + "plugins: [{type: token-load-scorer}]")
         await until(lambda: scorers() == ["token-load-scorer"])
+
+
+async def test_a_request_whose_end_is_not_seen_counts_until_the_metrics_show_it(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pointsman.picker.extproc import service
+
+    monkeypatch.setattr(service, "LINGER_S", 0.05)
+    monkeypatch.setattr(running.picker.ext_proc, "_default_pool", "default/pool")
+    stream = running.stream(None)
+    await stream.write(headers(end=True, path="/health"))
+    await stream.read()
+    await stream.done_writing()
+    assert await stream.read() is grpc.aio.EOF
+    assert sum(endpoint.requests for endpoint in running.picker.table) == 1
+    await until(lambda: sum(endpoint.requests for endpoint in running.picker.table) == 0)
+
+
+async def test_unfinished_bodies_are_bounded_over_all_streams(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pointsman.picker.extproc import service
+
+    monkeypatch.setattr(service, "MAX_HELD_BYTES", 100_000)
+    first = running.stream()
+    await first.write(headers(mode=Mode.FULL_DUPLEX_STREAMED))
+    await first.write(body(b"x" * 90_000, end=False))
+    await until(lambda: running.picker.ext_proc.held_bytes == 90_000)
+    second = running.stream()
+    await second.write(headers(mode=Mode.FULL_DUPLEX_STREAMED))
+    await second.write(body(b"x" * 20_000, end=False))
+    assert (await second.read()).immediate_response.status.code == 503
+    first.cancel()
+    await until(lambda: running.picker.ext_proc.held_bytes == 0)
+
+
+async def test_a_body_above_the_limit_is_a_413(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pointsman.picker.extproc import machine
+
+    monkeypatch.setattr(machine, "MAX_BODY_BYTES", 1_000)
+    stream = running.stream()
+    await stream.write(headers(mode=Mode.FULL_DUPLEX_STREAMED))
+    await stream.write(body(b"x" * 2_000, end=False))
+    answer = (await stream.read()).immediate_response
+    assert answer.status.code == 413
+    assert json.loads(answer.body)["error"]["code"] == "body_too_large"

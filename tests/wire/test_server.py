@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 
+from pointsman.certificates import Rotation, self_signed, server_context
 from pointsman.wire.grpc import Call, Responder, Status
 from pointsman.wire.health import Health
 from pointsman.wire.server import GrpcServer
@@ -115,7 +118,7 @@ async def test_a_call_that_breaks_hurts_no_other(world: World) -> None:
 
 async def test_an_unknown_method_and_compression_are_unimplemented(world: World) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as unknown:
-        await world.echo(b"", path="/t.T/None")
+        await world.channel.unary_unary("/t.T/None")(b"", timeout=10)
     assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
     call = world.channel.unary_unary("/t.T/Echo")
     with pytest.raises(grpc.aio.AioRpcError) as compressed:
@@ -149,3 +152,44 @@ async def test_a_drained_server_lets_open_calls_end(world: World) -> None:
     await call.done_writing()
     assert await call.read() is grpc.aio.EOF
     assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_unfinished_messages_are_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pointsman.wire import grpc as channel
+
+    monkeypatch.setattr(channel, "MAX_PARTIAL_BYTES", 100_000)
+    with pytest.raises(grpc.aio.AioRpcError) as exhausted:
+        await world.channel.unary_unary("/t.T/Echo")(b"x" * 1_000_000, timeout=10)
+    assert exhausted.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await world.echo(b"x" * 50_000) == [b"x" * 50_000]
+
+
+def certificate(folder: Path, name: str) -> None:
+    made, key = self_signed(name, ("localhost",))
+    (folder / "tls.crt").write_bytes(made)
+    (folder / "tls.key").write_bytes(key)
+
+
+async def test_a_new_certificate_is_served_and_a_broken_one_is_not(folder: Path) -> None:
+    certificate(folder, "first")
+    context = server_context(folder, "unused")
+    rotation = Rotation(context, folder)
+    async with GrpcServer({}) as server:
+        port = await server.listen_tcp("127.0.0.1", 0, context)
+
+        async def served() -> str:
+            text = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+            found = x509.load_pem_x509_certificate(text.encode())
+            return found.subject.rfc4514_string()
+
+        assert await served() == "CN=first,O=Pointsman"
+        assert not rotation.refresh()
+        certificate(folder, "second")
+        assert rotation.refresh()
+        assert await served() == "CN=second,O=Pointsman"
+        (folder / "tls.key").write_bytes(self_signed("other")[1])
+        with pytest.raises(ssl.SSLError):
+            rotation.refresh()
+        assert await served() == "CN=second,O=Pointsman"

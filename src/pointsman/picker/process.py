@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import signal
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from pointsman.certificates import server_context
+from pointsman.certificates import Rotation, server_context
 from pointsman.picker.admin import admin_app, metrics_app
 from pointsman.picker.config import ConfigError, PickerConfig, read_config
 from pointsman.picker.director import Director
@@ -53,6 +54,7 @@ HEALTH_SERVICES = frozenset(
 ALWAYS_SERVING = frozenset({"liveness"})
 
 SHUTDOWN_TIMEOUT_S = 1.0
+CERTIFICATE_INTERVAL_S = 1.0
 CONFIG_INTERVAL_S = 0.5
 """Between two looks at the configuration file."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -71,6 +73,7 @@ class Picker:
         self.table = Table()
         self.is_synced = False
         self.is_draining = False
+        self._rotation: Rotation | None = None
         self.config_errors = 0
         """How often the configuration file changed to something wrong."""
         self.scraper = Scraper(
@@ -88,6 +91,7 @@ class Picker:
             self.report,
             default_pool=self.default_pool,
             mode_without_config=mode_without_config(os.environ.get("USE_STREAMING")),
+            later=lambda seconds, action: asyncio.get_running_loop().call_later(seconds, action),
         )
         self.health = Health(self.is_serving, HEALTH_SERVICES, ALWAYS_SERVING)
 
@@ -130,6 +134,7 @@ class Picker:
                 asyncio.create_task(self._follow_source()),
                 asyncio.create_task(self.pools.follow()),
                 asyncio.create_task(self._follow_config()),
+                asyncio.create_task(self._follow_certificate()),
             ]
             try:
                 yield
@@ -156,6 +161,8 @@ class Picker:
             await service.listen_tcp(
                 options.bind, options.grpc_port, tls if options.secure_serving else None
             )
+            if options.cert_path is not None:
+                self._rotation = Rotation(tls, options.cert_path)
             await health.listen_tcp(options.bind, options.grpc_health_port)
 
     def _read_config(self) -> PickerConfig:
@@ -181,6 +188,16 @@ class Picker:
             except (OSError, UnicodeDecodeError, ConfigError) as error:
                 self.config_errors += 1
                 log.error("The configuration %s stays as it was: %s", path, error)
+
+    async def _follow_certificate(self) -> None:
+        """Take up a new certificate; a wrong one leaves the last good one."""
+        while self._rotation is not None:
+            await asyncio.sleep(CERTIFICATE_INTERVAL_S)
+            try:
+                if self._rotation.refresh():
+                    log.info("A new certificate is in use")
+            except (OSError, ssl.SSLError) as error:
+                log.warning("The certificate stays as it was: %s", error)
 
     async def _follow_source(self) -> None:
         await self.source.start()

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """Larger than the gateway's largest body (50 MiB) and its envelope."""
+MAX_PARTIAL_BYTES = 512 * 1024 * 1024
+"""Of messages that are not complete, all calls of a connection together."""
 MESSAGE_HEAD_BYTES = 5
 
 RESPONSE_BLOCK = b"\x88" + literal(b"content-type", b"application/grpc")
@@ -154,6 +156,7 @@ class Channel:
         self._connection = connection
         self._flush = flush
         self._calls: dict[int, _Open] = {}
+        self._partial_bytes = 0
         self._is_receiving = False
 
     @property
@@ -173,6 +176,7 @@ class Channel:
     def lose(self) -> None:
         """The connection is lost: every call is gone."""
         calls, self._calls = self._calls, {}
+        self._partial_bytes = 0
         for opened in calls.values():
             opened.responder.is_finished = True
             self._guarded(opened, opened.call.gone)
@@ -218,6 +222,7 @@ class Channel:
     def _go(self, stream_id: int) -> None:
         opened = self._calls.pop(stream_id, None)
         if opened is not None:
+            self._forget_partial(opened)
             opened.responder.is_finished = True
             self._guarded(opened, opened.call.gone)
 
@@ -239,8 +244,11 @@ class Channel:
         opened.have += len(data)
         if opened.parts:
             opened.parts.append(data)
+            self._partial_bytes += len(data)
             if opened.have < opened.need:
+                self._bound_partial(opened)
                 return
+            self._partial_bytes -= opened.have
             data = b"".join(opened.parts)
             opened.parts = []
         position, end = 0, len(data)
@@ -265,7 +273,20 @@ class Channel:
             if opened.responder.is_finished:
                 return
         opened.have = left
-        opened.parts = [data[position:] if position else data] if left else []
+        if left:
+            opened.parts = [data[position:] if position else data]
+            self._partial_bytes += left
+
+    def _bound_partial(self, opened: _Open) -> None:
+        if self._partial_bytes > MAX_PARTIAL_BYTES:
+            self._forget_partial(opened)
+            opened.responder.finish(Status.RESOURCE_EXHAUSTED, "too many unfinished messages")
+
+    def _forget_partial(self, opened: _Open) -> None:
+        if opened.parts:
+            self._partial_bytes -= opened.have
+            opened.parts = []
+            opened.have = 0
 
     def _deliver(self, opened: _Open, message: bytes) -> None:
         try:

@@ -126,7 +126,6 @@ class Machine:
     __slots__ = (
         "_assumptions",
         "_body",
-        "_body_bytes",
         "_body_messages",
         "_headers",
         "_is_answer_in_body",
@@ -134,6 +133,7 @@ class Machine:
         "_metadata",
         "_waits_for_headers",
         "_was_trailers",
+        "held_bytes",
         "out",
         "request_mode",
         "response_mode",
@@ -144,13 +144,14 @@ class Machine:
         self.state = State.NEW
         self.out: list[bytes] = []
         """Serialized ProcessingResponses that are to be sent, in order; take them out."""
+        self.held_bytes = 0
+        """Bytes of the request's body that are kept until the answer."""
         self.request_mode = assumptions.mode
         self.response_mode = Mode.NONE
         self._assumptions = assumptions
         self._headers: dict[str, str] = {}
         self._metadata: Any = None
         self._body: list[bytes] = []
-        self._body_bytes = 0
         self._body_messages = 0
         self._waits_for_headers = True
         self._is_silent = False
@@ -200,7 +201,7 @@ class Machine:
         else:
             self._forward(answer)
             self.state = State.ANSWERED
-            self._body = []
+            self._drop_body()
         if self._is_silent:
             self.out.clear()
 
@@ -217,7 +218,11 @@ class Machine:
 
     def _close(self) -> None:
         self.state = State.CLOSED
+        self._drop_body()
+
+    def _drop_body(self) -> None:
         self._body = []
+        self.held_bytes = 0
 
     def _configure(self, message: Any) -> None:
         self._is_silent = message.observability_mode
@@ -259,9 +264,9 @@ class Machine:
     def _on_request_body(self, body: Any) -> Event | None:
         if self.state is State.BODY:
             data: bytes = body.body
-            self._body_bytes += len(data)
+            self.held_bytes += len(data)
             self._body_messages += 1
-            if self._body_bytes > MAX_BODY_BYTES:
+            if self.held_bytes > MAX_BODY_BYTES:
                 raise BodyTooLargeError
             if data:
                 self._body.append(data)
@@ -355,7 +360,7 @@ class Machine:
             raise ProtocolViolationError("response headers came twice")
         was_unanswered = self.state in (State.BODY, State.DECIDING)
         self.state = State.RESPONSE
-        self._body = []
+        self._drop_body()
         self.out.append(answers.RESPONSE_HEADERS_GO_ON)
         if was_unanswered:
             return RequestAbandoned()

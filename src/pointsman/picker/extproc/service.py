@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 PROCESS = b"/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 _POOL_METADATA = POOL_METADATA.encode()
+MAX_HELD_BYTES = 1024 * 1024 * 1024
+"""Of unfinished request bodies in full duplex, all streams together."""
+LINGER_S = 1.0
+"""How long a request counts whose end is not seen: until the next reading of metrics shows it."""
+
 _parse = pb.ProcessingRequest.FromString
 
 
@@ -52,10 +57,15 @@ class ExtProc:
         default_pool: str | None = None,
         mode_without_config: Mode = Mode.FULL_DUPLEX_STREAMED,
         clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
         self.director = director
         self.report = report
         self.clock = clock
+        self.held_bytes = 0
+        """Of request bodies that are not complete, all streams together."""
+        self.later = later
+        """Calls a function after some seconds; without it nothing lingers."""
         self._default_pool = default_pool
         self._ours = Assumptions(mode_without_config, takes_lists=True)
         self._foreign = Assumptions(mode_without_config)
@@ -96,6 +106,8 @@ class Stream:
     """One request of the gateway, as a call."""
 
     __slots__ = (
+        "_held_bytes",
+        "_knows_the_end",
         "_labels",
         "_machine",
         "_pool",
@@ -112,9 +124,11 @@ class Stream:
         self._responder = responder
         self._pool = pool
         self._machine = Machine(assumptions)
+        self._held_bytes = 0
         self._labels: Labels | None = None
         self._reservation: Reservation | None = None
         self._started = service.clock()
+        self._knows_the_end = assumptions.takes_lists
 
     def received(self, message: bytes) -> None:
         """One ProcessingRequest came."""
@@ -131,16 +145,19 @@ class Stream:
             event = None
         if event is not None:
             self._on_event(event)
+        self._count_held()
         if self._machine.out:
             out, self._machine.out = self._machine.out, []
             self._responder.send(*out)
 
     def half_closed(self) -> None:
-        """The request has ended."""
+        """The request has ended; or a gateway that shows us no responses has heard enough."""
+        self._linger()
         self.finish()
 
     def gone(self) -> None:
         """The stream has ended, whoever ended it."""
+        self._linger()
         self._release()
 
     def finish(self, status: Status = Status.OK, message: str = "") -> None:
@@ -157,13 +174,38 @@ class Stream:
             self._labels = labels if picked.reservation is not None else None
             self._machine.answer(picked.answer)
         elif isinstance(event, ResponseStarted):
+            self._knows_the_end = True
             if self._reservation is not None:
                 # The prompt has been read.
                 self._reservation.release_tokens()
         elif isinstance(event, ResponseChunk) and event.is_end:
             self._release()
 
+    def _count_held(self) -> None:
+        held, service = self._machine.held_bytes, self._service
+        service.held_bytes += held - self._held_bytes
+        self._held_bytes = held
+        if held and service.held_bytes > MAX_HELD_BYTES:
+            message = "The picker holds too many unfinished request bodies."
+            self._machine.refuse(Refuse(ApiError(503, message, "overloaded", None, 1)))
+            self._count_held()
+
+    def _linger(self) -> None:
+        """Keep the load for a moment where the end of the stream is not the end of the request.
+
+        Our own gateway holds a stream open until its request ends, and a gateway that processes
+        responses shows their end. From any other one the picker learns nothing more; until the
+        server's metrics show the request, the book must.
+        """
+        reservation, later = self._reservation, self._service.later
+        if reservation is None or later is None or self._knows_the_end:
+            return
+        self._reservation = None
+        later(LINGER_S, reservation.release)
+
     def _release(self) -> None:
+        self._service.held_bytes -= self._held_bytes
+        self._held_bytes = 0
         self._service.forget(self)
         labels, self._labels = self._labels, None
         if labels is not None:
