@@ -77,7 +77,7 @@ class Prose:
     """Makes answers. Holds the tokenized sentences and nothing else."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._first = [_tokenized(tokenizer, text) for text in _SENTENCES]
         self._next = [_tokenized(tokenizer, " " + text) for text in _SENTENCES]
 
@@ -104,7 +104,7 @@ class Prose:
 
     def spell(self, text: str) -> tuple[array[int], list[str]]:
         """The tokens and pieces of a given text."""
-        return _tokenized(self._tokenizer, text)
+        return _tokenized(self.tokenizer, text)
 
 
 def _tokenized(tokenizer: Tokenizer, text: str) -> tuple[array[int], list[str]]:

@@ -36,7 +36,6 @@ from pointsman.modelserver.options import ServerOptions
 from pointsman.modelserver.prose import Prose
 from pointsman.modelserver.runtime import Conduct
 from pointsman.modelserver.served import ServedModels
-from pointsman.modelserver.tokens import Tokenizer
 from pointsman.modelserver.traffic import HttpTraffic, write_process
 
 _BODY_DEADLINE_S = 60.0
@@ -48,14 +47,17 @@ _UNCOUNTED = frozenset(("/metrics", "/health", "/ping", "/version", "/load"))
 
 
 class Replica:
-    """One engine behind one address. Must be made while the event loop runs."""
+    """One engine behind one address. Must be made while the event loop runs.
 
-    def __init__(self, options: ServerOptions, number: int = 0) -> None:
+    Replicas of one process share `prose`, which is the same for all.
+    """
+
+    def __init__(self, options: ServerOptions, prose: Prose, number: int = 0) -> None:
         self.options = options
         self.number = number
         self.started_s = time.time()
-        self.tokenizer = Tokenizer()
-        self.prose = Prose(self.tokenizer)
+        self.prose = prose
+        self.tokenizer = prose.tokenizer
         capacity = options.capacity
         self.models = ServedModels(
             options.model, options.names, capacity.max_model_len, options.adapters

@@ -18,7 +18,9 @@ from aiohttp import web
 from pointsman.modelserver.drain import finish_running, patience_s, refuse_new
 from pointsman.modelserver.options import ServerOptions
 from pointsman.modelserver.outlet import Outlet
+from pointsman.modelserver.prose import Prose
 from pointsman.modelserver.replica import Replica
+from pointsman.modelserver.tokens import Tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -130,8 +132,9 @@ async def running(options: ServerOptions, where: list[Address]) -> AsyncIterator
     try:
         if options.startup_delay_s:
             await asyncio.sleep(options.startup_delay_s)
+        prose = Prose(Tokenizer())
         for number, address in enumerate(where):
-            listener = Listener(Replica(options, number), address)
+            listener = Listener(Replica(options, prose, number), address)
             listeners.append(listener)
             outlets.append(Outlet(listener.replica))
             await listener.open()

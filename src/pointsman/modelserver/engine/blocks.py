@@ -53,9 +53,12 @@ class BlockPool:
         if blocks < 2:
             raise ValueError("a pool needs at least 2 blocks: one is never given out")
         self.capacity = blocks - 1
-        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, blocks))
-        self._holders = [0] * blocks
-        self._hash_of: list[BlockHash | None] = [None] * blocks
+        self._fresh = 1
+        """Lowest block that was never given out. Those come before all released ones, so they need
+        no place in the queue, and an idle pool costs nothing."""
+        self._released: OrderedDict[int, None] = OrderedDict()
+        self._holders: dict[int, int] = {}
+        self._hash_of: dict[int, BlockHash] = {}
         self._block_of: dict[BlockHash, int] = {}
         self._records_events = records_events
         self.events: list[BlockEvent] = []
@@ -65,12 +68,12 @@ class BlockPool:
     @property
     def free(self) -> int:
         """Blocks that nobody holds."""
-        return len(self._free)
+        return self.capacity + 1 - self._fresh + len(self._released)
 
     @property
     def used(self) -> int:
         """Blocks that some sequence holds."""
-        return self.capacity - len(self._free)
+        return len(self._holders)
 
     @property
     def usage(self) -> float:
@@ -94,14 +97,17 @@ class BlockPool:
 
     def idle(self, blocks: Iterable[int]) -> int:
         """How many of these blocks nobody holds: taking them uses up free blocks."""
-        return sum(1 for block in blocks if self._holders[block] == 0)
+        return sum(1 for block in blocks if block not in self._holders)
 
     def hold(self, blocks: Iterable[int]) -> None:
         """Adds a holder to each of these cached blocks."""
+        holders = self._holders
         for block in blocks:
-            if self._holders[block] == 0:
-                del self._free[block]
-            self._holders[block] += 1
+            if block in holders:
+                holders[block] += 1
+            else:
+                del self._released[block]
+                holders[block] = 1
 
     def allocate(self, count: int) -> list[int]:
         """Takes blocks for new content, evicting what was cached in them.
@@ -109,22 +115,29 @@ class BlockPool:
         Raises:
             ValueError: if fewer are free; nothing has changed then.
         """
-        if count > len(self._free):
-            raise ValueError(f"{count} blocks asked for, {len(self._free)} free")
+        if count > self.free:
+            raise ValueError(f"{count} blocks asked for, {self.free} free")
         taken = []
         for _ in range(count):
-            block, _none = self._free.popitem(last=False)
-            self._forget(block)
+            if self._fresh <= self.capacity:
+                block = self._fresh
+                self._fresh += 1
+            else:
+                block, _none = self._released.popitem(last=False)
+                self._forget(block)
             self._holders[block] = 1
             taken.append(block)
         return taken
 
     def release(self, blocks: list[int]) -> None:
         """Drops one holder of each block, from the last to the first."""
+        holders = self._holders
         for block in reversed(blocks):
-            self._holders[block] -= 1
-            if self._holders[block] == 0:
-                self._free[block] = None
+            if holders[block] > 1:
+                holders[block] -= 1
+            else:
+                del holders[block]
+                self._released[block] = None
 
     def register(self, blocks: list[int], hashes: list[BlockHash]) -> list[BlockHash]:
         """Makes full blocks findable by their hashes, and returns the hashes that are new.
@@ -151,16 +164,15 @@ class BlockPool:
         if self.used:
             return False
         self._block_of.clear()
-        self._hash_of = [None] * len(self._hash_of)
+        self._hash_of.clear()
         if self._records_events:
             self.events.append(Cleared())
         return True
 
     def _forget(self, block: int) -> None:
-        name = self._hash_of[block]
+        name = self._hash_of.pop(block, None)
         if name is None:
             return
-        self._hash_of[block] = None
         del self._block_of[name]
         if self._records_events:
             self.events.append(Removed([name]))
