@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +50,7 @@ def check(parsed: Parsed) -> None:
         assert parsed.problems
     for problem in parsed.problems:
         assert problem.message
-        assert "\n" not in str(problem.field)
+        assert str(problem).isprintable()
     if parsed.resource is not None:
         written = parsed.resource.to_dict()
         orjson.dumps(written)
@@ -96,14 +95,3 @@ def test_any_spec_of_any_kind_is_an_object_or_a_problem(
         "spec": spec,
     }
     check(parse_object(data))
-
-
-@given(st.dictionaries(st.text(max_size=8), VALUES, max_size=4))
-@settings(max_examples=150, deadline=None)
-def test_what_yaml_writes_is_read_back(value: dict[str, Any]) -> None:
-    text = yaml.safe_dump(value, allow_unicode=False)
-    documents, problems = read(text, "f.yaml")
-
-    assert not problems
-    # PyYAML writes YAML 1.1: it quotes what that would misread, which is more than we do.
-    assert [document.data for document in documents] == [value]

@@ -12,10 +12,26 @@ import yaml
 
 from pointsman.cli.connection import fail
 from pointsman.cli.jsonpath import JSONPathError, Template
+from pointsman.resources import scalars
 
 _FORMS = ("wide", "yaml", "json", "name", "jsonpath=TEMPLATE")
 # libyaml's emitter where PyYAML was built with it.
-_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_BASE: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_BASE):  # type: ignore[misc]  # whichever of two classes it is
+    """Quotes what Kubernetes would not read back as text; PyYAML thinks of YAML 1.1 (`12e5`)."""
+
+
+def _text(dumper: Any, text: str) -> Any:
+    try:
+        is_plain = isinstance(scalars.plain(text), str)
+    except scalars.NotInJSONError:
+        is_plain = False
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else "'")
+
+
+_Dumper.add_representer(str, _text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,7 @@ class Output:
 
 def as_yaml(value: Any) -> str:
     """A value as YAML, keys sorted as kubectl does."""
-    return str(yaml.dump(value, Dumper=_DUMPER, sort_keys=True, allow_unicode=True, width=1000))
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=True, allow_unicode=True, width=1000))
 
 
 def name_of(item: dict[str, Any]) -> str:

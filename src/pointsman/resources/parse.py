@@ -124,7 +124,7 @@ def _object(document: Document, strict: bool) -> Parsed:
     if version not in kinds.versions(cls):
         known = " or ".join(f"{group}/{v}" if group else v for v in kinds.versions(cls))
         fault = Fault(("apiVersion",), f"must be {known}, is {shown(data['apiVersion'])}")
-        return Parsed(origin, ref, None, (_problem(document, fault, str(ref or "")),))
+        return Parsed(origin, ref, None, (_problem(document, fault, _subject(ref, "")),))
     return _validated(document, origin, cls, ref, strict)
 
 
@@ -132,7 +132,7 @@ def _validated(
     document: Document, origin: Origin, cls: type[Resource], ref: Ref | None, strict: bool
 ) -> Parsed:
     found: Faults[Any] = faults(cls, document.data)
-    subject = str(ref or document.data["kind"])
+    subject = _subject(ref, document.data["kind"])
     warnings = [_warning(document, fault, subject) for fault in found.unknown]
     if strict:
         warnings = [problem.as_error() for problem in warnings]
@@ -159,6 +159,12 @@ def _ref_of(group: str, kind: str, namespaced: bool, data: dict[str, Any]) -> Re
     return Ref(group, kind, namespace if namespaced else "", name)
 
 
+def _subject(ref: Ref | None, kind: str) -> str:
+    # A broken object may have any text for its name; a message stays on its line.
+    text = str(ref) if ref is not None else kind
+    return text if text.isprintable() else shown(text)
+
+
 def _unknown_kind(document: Document, group: str, kind: str) -> Problem:
     near = [name for name in kinds.names_like(kind) if name != kind]
     groups = [cls.KIND.api_version for cls in kinds.ALL if cls.KIND.kind == kind]
@@ -167,7 +173,7 @@ def _unknown_kind(document: Document, group: str, kind: str) -> Problem:
         hint = f", did you mean {' or '.join(groups)}?"
     elif near:
         hint = f", did you mean {' or '.join(near)}?"
-    where = f"in group {group!r}" if group else "in the core group"
+    where = f"in group {shown(group)}" if group else "in the core group"
     message = f"unknown kind {shown(kind)} {where}{hint}; the object is left out"
     problem = _problem(document, Fault(("kind",), message), "")
     return replace(problem, severity="warning")

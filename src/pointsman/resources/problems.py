@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -65,7 +66,7 @@ def field_text(where: Where) -> str:
         elif part and _PLAIN_KEY.issuperset(part):
             text += f".{part}" if text else part
         else:
-            text += f'["{part[:_SHOWN]}"]'
+            text += f"[{json.dumps(part[:_SHOWN])}]"
     return text
 
 
