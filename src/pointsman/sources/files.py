@@ -170,7 +170,8 @@ class FileSource:
             self._on_problem(Problem("error", ", ".join(self._paths), 0, "", message))
             return
         taken = [self._accept(name, item, found, settle) for name, item in pages]
-        if any(taken) or found.problems or self.problems:
+        # The first look (settle is off) also takes over what came from standard input.
+        if any(taken) or found.problems or self.problems or not settle:
             self._reconcile(found)
 
     def _changed(self, found: Scan, settle: bool) -> list[str]:

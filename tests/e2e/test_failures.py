@@ -1,0 +1,48 @@
+"""What dies comes back, and service resumes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from tests.e2e.instances import Instance, eventually, running
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def example() -> Iterator[Instance]:
+    with running(ports=(8080,)) as instance:
+        yield instance
+
+
+def answers(instance: Instance, count: int = 1) -> bool:
+    try:
+        return all(instance.complete(8080, "support").status == 200 for _ in range(count))
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("what", ["envoy", "pointsman picker", "pointsman modelserver"])
+def test_what_is_killed_comes_back_and_service_resumes(example: Instance, what: str) -> None:
+    eventually(lambda: answers(example, 3))
+    before = example.pids(what)
+    victim = next(iter(before))
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: len(example.pids(what)) == len(before) and victim not in example.pids(what))
+    eventually(lambda: answers(example, 10))
+
+
+def test_a_pool_that_fails_open_answers_while_the_picker_is_down(example: Instance) -> None:
+    eventually(lambda: answers(example, 3))
+    picker = next(iter(example.pids("pointsman picker")))
+    os.kill(picker, signal.SIGSTOP)
+    try:
+        # The model's name is a picker's business: the server behind knows only its adapters.
+        direct = example.complete(8080, "support-v1")
+        assert direct.status == 200
+    finally:
+        os.kill(picker, signal.SIGKILL)
+    eventually(lambda: answers(example, 5))
