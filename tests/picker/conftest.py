@@ -1,8 +1,13 @@
-"""A picker in this process, its objects from a store, and model servers that only have metrics."""
+"""A picker in this process or its own, its objects, and model servers that only have metrics."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import os
+import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -159,3 +164,71 @@ async def model_server(metrics: Callable[[], str]) -> AsyncIterator[int]:
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+RUN = "from pointsman.cli.picker import picker; picker()"
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class Feed:
+    """The other process's side of the feed."""
+
+    def __init__(self, objects: Sequence[Resource]) -> None:
+        self.objects = list(objects)
+        self.kinds = ""
+        self.changes: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        self.kinds = request.query["kinds"]
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for item in self.objects:
+            await self._line(response, {"type": "ADDED", "object": item.to_dict()})
+        await self._line(response, {"type": "SYNCED"})
+        while (change := await self.changes.get()) is not None:
+            await self._line(response, change)
+        return response
+
+    async def _line(self, response: web.StreamResponse, line: dict[str, Any]) -> None:
+        await response.write(json.dumps(line).encode() + b"\n")
+
+
+@asynccontextmanager
+async def serving(feed: Feed, path: Path) -> AsyncIterator[None]:
+    app = web.Application()
+    app.router.add_get("/api/watch", feed.watch)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.UnixSite(runner, str(path)).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def command(
+    *arguments: str, stdin: int | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        RUN,
+        *arguments,
+        stdin=stdin if stdin is not None else asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "USE_STREAMING": "true"},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import files
@@ -15,13 +16,15 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from tests.picker.conftest import Objects, model, pod, pool, until
+from tests.picker.conftest import Feed, Objects, command, model, pod, pool, serving, until
 
 from pointsman.picker.flags import Options
 from pointsman.picker.process import Picker
+from pointsman.resources.base import Resource
 from pointsman.store import Store
 
 OWN = "own"
+CLOSED = "closed"
 GUIDE = "guide"
 KEY = "x-gateway-destination-endpoint"
 
@@ -37,14 +40,16 @@ HTTP2 = {
         "explicit_http_config": {"http2_protocol_options": {}},
     }
 }
+BUFFERED = {
+    "request_header_mode": "SEND",
+    "request_body_mode": "BUFFERED",
+    "response_header_mode": "SKIP",
+    "response_body_mode": "NONE",
+    "response_trailer_mode": "SEND",
+}
 MODES = {
-    OWN: {
-        "request_header_mode": "SEND",
-        "request_body_mode": "BUFFERED",
-        "response_header_mode": "SKIP",
-        "response_body_mode": "NONE",
-        "response_trailer_mode": "SEND",
-    },
+    OWN: BUFFERED,
+    CLOSED: BUFFERED,
     GUIDE: {
         "request_header_mode": "SEND",
         "request_body_mode": "FULL_DUPLEX_STREAMED",
@@ -63,14 +68,14 @@ def envoy_binary() -> str:
 
 def listener(name: str, port_file: str) -> dict[str, Any]:
     service: dict[str, Any] = {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "10s"}
-    if name == OWN:
+    if name != GUIDE:
         service["initial_metadata"] = [{"key": "x-pointsman-pool", "value": "default/pool"}]
     ext_proc = {
         "@type": EXT_PROC,
         "grpc_service": service,
         "processing_mode": MODES[name],
-        "failure_mode_allow": name == OWN,
-        "message_timeout": "5s",
+        "failure_mode_allow": name != GUIDE,
+        "message_timeout": "1s",
         "metadata_options": {
             "receiving_namespaces": {"untyped": ["envoy.lb"]},
             "forwarding_namespaces": {"untyped": ["envoy.lb"]},
@@ -104,30 +109,55 @@ def bootstrap(folder: Path, ports: list[int]) -> dict[str, Any]:
         endpoints = [{"lb_endpoints": [endpoint(address) for address in addresses]}]
         return {"cluster_name": name, "endpoints": endpoints}
 
-    override = {
-        "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies.override_host.v3"
-        ".OverrideHost",
-        "override_host_sources": [{"metadata": {"key": "envoy.lb", "path": [{"key": KEY}]}}],
-        "fallback_policy": {
+    def override(fallback: str, **fields: Any) -> dict[str, Any]:
+        """Take the picked host; where it cannot be taken, fall back."""
+        kind = fallback.title().replace("_", "")
+        policy = (
+            f"type.googleapis.com/envoy.extensions.load_balancing_policies.{fallback}.v3.{kind}"
+        )
+        config = {
+            "@type": "type.googleapis.com/envoy.extensions.load_balancing_policies"
+            ".override_host.v3.OverrideHost",
+            "override_host_sources": [{"metadata": {"key": "envoy.lb", "path": [{"key": KEY}]}}],
+            "fallback_policy": {
+                "policies": [
+                    {
+                        "typed_extension_config": {
+                            "name": fallback,
+                            "typed_config": {"@type": policy, **fields},
+                        }
+                    }
+                ]
+            },
+        }
+        return {
+            "policies": [
+                {"typed_extension_config": {"name": "override_host", "typed_config": config}}
+            ]
+        }
+
+    never = {
+        "fallback_policy": "NO_FALLBACK",
+        "subset_selectors": [{"keys": ["never"], "fallback_policy": "NO_FALLBACK"}],
+        "subset_lb_policy": {
             "policies": [
                 {
                     "typed_extension_config": {
-                        "name": "least_request",
+                        "name": "round_robin",
                         "typed_config": {
                             "@type": "type.googleapis.com/envoy.extensions."
-                            "load_balancing_policies.least_request.v3.LeastRequest"
+                            "load_balancing_policies.round_robin.v3.RoundRobin"
                         },
                     }
                 }
             ]
         },
     }
-    policy = {"typed_extension_config": {"name": "override_host", "typed_config": override}}
     servers = [{"socket_address": {"address": "127.0.0.1", "port_value": p}} for p in ports]
     return {
         "admin": {"address": {"pipe": {"path": f"{folder}/admin"}}},
         "static_resources": {
-            "listeners": [listener(OWN, "own"), listener(GUIDE, "guide")],
+            "listeners": [listener(name, name) for name in (OWN, CLOSED, GUIDE)],
             "clusters": [
                 {
                     "name": "picker",
@@ -138,8 +168,14 @@ def bootstrap(folder: Path, ports: list[int]) -> dict[str, Any]:
                 {
                     "name": OWN,
                     "type": "STATIC",
-                    "load_balancing_policy": {"policies": [policy]},
+                    "load_balancing_policy": override("least_request"),
                     "load_assignment": at(OWN, servers),
+                },
+                {
+                    "name": CLOSED,
+                    "type": "STATIC",
+                    "load_balancing_policy": override("subset", **never),
+                    "load_assignment": at(CLOSED, servers),
                 },
                 {
                     "name": GUIDE,
@@ -160,6 +196,24 @@ class Servers:
     headers: list[dict[str, str]] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     release: asyncio.Event | None = None
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        for _ in range(2):
+            app = web.Application(client_max_size=64 * 1024 * 1024)
+            app.router.add_route("*", "/{path:.*}", self.answer)
+            runner = web.AppRunner(app, shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            self.ports.append(runner.addresses[0][1])
+
+    def objects(self) -> list[Resource]:
+        """The pool, its pods, and a model that is renamed."""
+        pods = [
+            pod(f"p{i}", "127.0.0.1", annotations={"pointsman.dev/ports": f"8000={port}"})
+            for i, port in enumerate(self.ports)
+        ]
+        return [pool(), *pods, model("m", "Critical", targets=[("m-lora", None)])]
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/metrics":
@@ -227,7 +281,7 @@ async def addresses(admin: Path) -> dict[str, str]:
             ):
                 found = (await response.json()).get("listener_statuses", [])
                 sockets = {each["name"]: each["local_address"]["socket_address"] for each in found}
-                if set(sockets) == {OWN, GUIDE}:
+                if set(sockets) == {OWN, CLOSED, GUIDE}:
                     return {
                         name: f"http://127.0.0.1:{at['port_value']}" for name, at in sockets.items()
                     }
@@ -238,20 +292,9 @@ async def addresses(admin: Path) -> dict[str, str]:
 async def world(folder: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         servers = Servers()
-        for _ in range(2):
-            app = web.Application(client_max_size=64 * 1024 * 1024)
-            app.router.add_route("*", "/{path:.*}", servers.answer)
-            runner = web.AppRunner(app, shutdown_timeout=0.1)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            servers.ports.append(runner.addresses[0][1])
+        await servers.start(stack)
         store = Store()
-        pods = [
-            pod(f"p{i}", "127.0.0.1", annotations={"pointsman.dev/ports": f"8000={port}"})
-            for i, port in enumerate(servers.ports)
-        ]
-        store.apply([pool(), *pods, model("m", "Critical", targets=[("m-lora", None)])])
+        store.apply(servers.objects())
         options = Options(
             listen=(f"unix:{folder}/p.sock",),
             pool_name="pool",
@@ -326,3 +369,78 @@ async def test_a_drained_picker_lets_running_answers_go_on(world: World) -> None
         world.picker.ext_proc.drain()
         world.servers.release.set()
         assert (await response.read()).endswith(b"data: [DONE]\n\n")
+
+
+@asynccontextmanager
+async def separate_picker(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A picker that can be killed; there once it answers."""
+    (folder / "p.sock").unlink(missing_ok=True)
+    feed, admin = folder / "f.sock", folder / "a.sock"
+    arguments = ("--listen", f"unix:{folder}/p.sock", "--feed", f"unix:{feed}")
+    async with command(*arguments, "--admin-socket", str(admin)) as process:
+        await asyncio.wait_for(healthy(admin), 15)
+        yield process
+
+
+async def healthy(admin: Path) -> None:
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(admin))) as session,
+                session.get("http://a/healthz") as response,
+            ):
+                if response.status == 200:
+                    return
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.e2e
+async def test_a_picker_that_dies_hangs_or_comes_back(folder: Path) -> None:
+    async with AsyncExitStack() as stack:
+        servers = Servers()
+        await servers.start(stack)
+        await stack.enter_async_context(serving(Feed(servers.objects()), folder / "f.sock"))
+        urls = await stack.enter_async_context(envoy(folder, servers.ports))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def ask(name: str, size: int = 10) -> tuple[int, float]:
+            started = asyncio.get_running_loop().time()
+            url = f"{urls[name]}/v1/chat/completions"
+            async with http.post(url, data=chat("x" * size)) as response:
+                await response.read()
+                return response.status, asyncio.get_running_loop().time() - started
+
+        async with separate_picker(folder) as process:
+            assert (await ask(OWN))[0] == (await ask(CLOSED))[0] == 200
+            assert b"m-lora" in servers.bodies[-1]
+            servers.release = asyncio.Event()
+            data = chat("hi", stream=True)
+            async with http.post(f"{urls[CLOSED]}/v1/chat/completions", data=data) as response:
+                assert await response.content.readline() == b"data: first\n"
+                process.kill()
+                await process.wait()
+                for size in (10, 200_000):
+                    status, seconds = await ask(OWN, size)
+                    assert (status, seconds < 0.5) == (200, True)
+                    status, seconds = await ask(CLOSED, size)
+                    assert (status, seconds < 0.5) == (503, True)
+                servers.release.set()
+                assert (await response.read()).endswith(b"data: [DONE]\n\n")
+        async with separate_picker(folder) as process:
+            await until_async(lambda: ask(CLOSED))
+            assert b"m-lora" in servers.bodies[-1]
+            process.send_signal(signal.SIGSTOP)
+            (open_status, open_s), (closed_status, closed_s) = await asyncio.gather(
+                ask(OWN), ask(CLOSED)
+            )
+            assert (open_status, closed_status) == (200, 503)
+            assert max(open_s, closed_s) < 2.5
+            process.send_signal(signal.SIGCONT)
+            await until_async(lambda: ask(CLOSED))
+
+
+async def until_async(ask: Callable[[], Awaitable[tuple[int, float]]]) -> None:
+    """Asks until the answer is a 200."""
+    async with asyncio.timeout(10):
+        while (await ask())[0] != 200:
+            await asyncio.sleep(0.02)

@@ -104,9 +104,11 @@ def test_what_need_not_be_understood_passes_unread(path: str, headers: dict[str,
     assert found.model is None
 
 
-def test_a_form_content_type_does_not_hide_json() -> None:
-    found = ask("/v1/completions", {"model": "m"}, content_type="application/x-www-form-urlencoded")
-    assert found.model == "m"
+def test_a_content_type_does_not_hide_json() -> None:
+    for content_type in ("application/x-www-form-urlencoded", "application/octet-stream"):
+        found = ask("/v1/completions", {"model": "m"}, content_type=content_type)
+        assert found.model == "m"
+    assert ask("/v1/completions", b"\x00", content_type="application/octet-stream").is_unread
 
 
 def test_a_request_without_a_body_asks_for_no_model() -> None:

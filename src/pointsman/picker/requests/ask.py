@@ -164,8 +164,10 @@ def _is_json(headers: Mapping[str, str], body: bytes, api: Api) -> bool:
     content_type = headers.get("content-type", "").lower()
     if "json" in content_type:
         return True
-    if content_type.startswith(("multipart/", "audio/", "image/", "application/octet-stream")):
+    if content_type.startswith(("multipart/", "audio/", "image/")):
         return False
+    if content_type.startswith("application/octet-stream"):
+        return body.lstrip()[:1] == b"{"
     # curl -d without a header says application/x-www-form-urlencoded; model servers read it as
     # JSON all the same where the path expects JSON.
     return api in NAMES_A_MODEL or body.lstrip()[:1] == b"{"
