@@ -122,6 +122,38 @@ PROFILES: dict[str, Profile] = {
             capacity=Capacity(kv_blocks=18_126, max_model_len=40_960, max_num_batched_tokens=8192),
         ),
         Profile(
+            name="llama3.1-8b-h100",
+            summary="Llama-3.1-8B in 16 bits on one H100",
+            source="time per token with 1 and 4 clients (6.48 and 6.59 ms): InferenceBench's"
+            " concurrency sweep, vLLM 0.21, May 2026; prefill at 16 GFLOP a token and half of the"
+            " 990 TFLOP/s peak, context at 131 kB a token and 60 % of 3.35 TB/s, cache of what"
+            " 0.9 of 80 GB leave beside 16 GB of weights",
+            timing=StepTiming(
+                base_s=0.0064,
+                per_sequence_s=30e-6,
+                per_context_token_s=65e-9,
+                prefill_tokens_per_s=30_000,
+                adapter_load_s=0.01,
+                adapter_fetch_s=0.3,
+            ),
+            capacity=Capacity(kv_blocks=26_700, max_model_len=131_072, max_num_batched_tokens=8192),
+        ),
+        Profile(
+            name="qwen2.5-0.5b-l4",
+            summary="Qwen2.5-0.5B in 16 bits on one L4",
+            source="fitted to the concurrency sweep of ai.wmx.dev/benchmarks, vLLM 0.23 (256 tokens"
+            " in, 128 out, 1 to 32 clients)",
+            timing=StepTiming(
+                base_s=0.0050,
+                per_sequence_s=45e-6,
+                per_context_token_s=60e-9,
+                prefill_tokens_per_s=36_000,
+                adapter_load_s=0.005,
+                adapter_fetch_s=0.1,
+            ),
+            capacity=Capacity(kv_blocks=65_536, max_model_len=8192),
+        ),
+        Profile(
             name="agents-calibrated",
             summary="long agent contexts; the linear part of the vLLM router's calibration",
             source="vllm-project/router, docs/program_scheduling.md: step = 10.6 ms + 0.42 ms per"
