@@ -10,6 +10,7 @@ import click
 import uvloop
 
 from pointsman.picker import flags
+from pointsman.picker.config import ConfigError
 from pointsman.picker.process import serve
 
 _LEVELS = {0: logging.WARNING, 1: logging.WARNING, 2: logging.INFO, 3: logging.INFO}
@@ -43,5 +44,5 @@ def picker(arguments: tuple[str, ...]) -> None:
     )
     try:
         uvloop.run(serve(options))
-    except (OSError, ssl.SSLError, ValueError) as error:
+    except (OSError, ssl.SSLError, ValueError, ConfigError) as error:
         raise click.ClickException(str(error)) from error
