@@ -2,16 +2,22 @@
 
 Run: `python benchmarks/picker.py [--quick]`. Each figure is the mean of many requests in this
 process; the ratios are against the same messages merely parsed by protobuf in the same run.
+
+With `--soak N` it shows the resident memory over N requests instead, each with a prompt of its own;
+some are aborted, some broken.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
@@ -209,11 +215,70 @@ def quantiles_us(action: Callable[[], object], repeat: int) -> tuple[float, floa
     return times[repeat // 2] * 1e6, times[repeat * 99 // 100] * 1e6
 
 
+PER_CONNECTION = 50_000
+STEPS = 20
+
+
+def resident_mb() -> float:
+    """Of this process, now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def one(channel: Channel, stream: int, rng: random.Random) -> None:
+    """A request of its own kind, to its end."""
+    prompt = "".join(rng.choices("abcdefghij ", k=64)) * rng.randrange(1, 40)
+    name = "m" if rng.random() < 0.9 else f"unknown-{stream}"
+    body = json.dumps({"model": name, "prompt": prompt, "user": stream}).encode()
+    head, parts = messages(BUFFERED, body)
+    kind = rng.random()
+    said = [frames.frame(frames.HEADERS, frames.END_HEADERS, stream, BLOCK)]
+    if kind < 0.02:
+        said.append(frame_all(stream, b"broken"))
+    else:
+        said.append(frame_all(stream, head))
+        said += [frame_all(stream, part) for part in parts]
+    if kind < 0.9:
+        said.append(frames.frame(frames.DATA, frames.END_STREAM, stream, b""))
+    said.append(frames.reset(stream, frames.ErrorCode.INTERNAL_ERROR))
+    channel.receive(b"".join(said))
+
+
+def soak(count: int) -> None:
+    """Memory over many requests; exits with an error if the second half has grown it by a tenth."""
+    rng = random.Random(1)
+    ext_proc = ExtProc(Director(FixedPools(16, "m-lora"), rng), Report())
+    sizes: list[float] = []
+    started = time.monotonic()
+    for number in range(count):
+        if number % PER_CONNECTION == 0:
+            connection = Connection()
+            channel = Channel(ext_proc.methods(), connection, lambda: None)
+            channel.receive(frames.PREFACE + frames.window_update(0, 2**30))
+        one(channel, number % PER_CONNECTION * 2 + 1, rng)
+        connection.take_output()
+        if (number + 1) % (count // STEPS) == 0:
+            sizes.append(resident_mb())
+            print(f"{number + 1:>9} requests {sizes[-1]:>7.1f} MB", flush=True)
+    view = ext_proc.director.pools.get("default/pool")
+    if view is None or ext_proc.open_streams or any(e.requests for e in view.endpoints):
+        sys.exit("some request has not ended")
+    growth = sizes[-1] / sizes[STEPS // 2 - 1] - 1
+    print(f"{growth:+.1%} in the second half, {time.monotonic() - started:.0f} s")
+    if growth > 0.1:
+        sys.exit("the memory has grown")
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the requests")
-    scale = 10 if parser.parse_args().quick else 1
+    parser.add_argument("--soak", type=int, metavar="N", help="the memory over N requests")
+    options = parser.parse_args()
+    if options.soak:
+        soak(options.soak)
+        return
+    scale = 10 if options.quick else 1
     print("CPU of one request, 16 endpoints        us    parsing us   ratio")
     for case in CASES:
         repeat = max(20, (4_000 if case.size < 100_000 else 400) // scale)
