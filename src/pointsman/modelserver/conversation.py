@@ -10,7 +10,7 @@ import orjson
 from pointsman.modelserver.api.errors import RequestError
 
 MEDIA_TEXT_BYTES = 600
-"""Length of the text that stands for one image or sound: about 256 tokens of the tokenizer."""
+"""Length of the text that stands for one image or sound: 200 tokens of the tokenizer."""
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
