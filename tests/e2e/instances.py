@@ -26,7 +26,7 @@ STOP_S = 20.0
 T = TypeVar("T")
 
 
-def eventually(check: Callable[[], T], timeout_s: float = 15.0) -> T:
+def eventually(check: Callable[[], T | None], timeout_s: float = 15.0) -> T:
     """The first true result of `check`; its last result is shown when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Protocol, TypeVar
+
+from pointsman.resources.base import Resource
 from pointsman.resources.inference_extension import InferencePool, InferencePoolV1Alpha2
-from pointsman.store import Store
+
+R = TypeVar("R", bound=Resource)
 
 
-def pools(store: Store) -> dict[tuple[str, str], InferencePool]:
+class Objects(Protocol):
+    """What has the objects: the store does."""
+
+    def list(self, cls: type[R], namespace: str | None = None) -> list[R]:
+        """All objects of that class."""
+
+
+def pools(store: Objects) -> dict[tuple[str, str], InferencePool]:
     """(namespace, name) to the pool as v1.
 
     While users migrate, both generations may exist under one name; the newer one counts.

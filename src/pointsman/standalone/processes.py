@@ -175,16 +175,23 @@ class Process:
         stream = child.stdout
         if stream is None:
             return
+        is_cut = False
         while True:
             try:
                 line = await stream.readuntil(b"\n")
             except asyncio.LimitOverrunError as overrun:
                 line = await stream.read(overrun.consumed or LINE_BYTES)
+                if not is_cut:
+                    self.output.add(line[:LINE_BYTES].decode(errors="replace"))
+                is_cut = True
+                continue
             except asyncio.IncompleteReadError as end:
                 if end.partial:
                     self.output.add(end.partial.decode(errors="replace"))
                 return
-            self.output.add(line.decode(errors="replace").rstrip("\n"))
+            if not is_cut:
+                self.output.add(line.decode(errors="replace").rstrip("\n"))
+            is_cut = False
 
     async def _end(self, child: asyncio.subprocess.Process) -> None:
         """SIGTERM, time to drain, then SIGKILL for what is left of its session."""
