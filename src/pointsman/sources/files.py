@@ -7,17 +7,13 @@ reported; everything else goes on. Statuses live in the store only: files are th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TextIO
-
-from watchfiles import awatch
 
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.core import Pod
@@ -26,8 +22,9 @@ from pointsman.resources.parse import Parsed, parse_text
 from pointsman.resources.problems import Problem
 from pointsman.resources.updates import immutable_changes
 from pointsman.sources import apply_status
-from pointsman.sources.folders import MAX_BYTES, STDIN, Scan, Signature, read_text, scan
+from pointsman.sources.folders import MAX_BYTES, STDIN, Scan, Signature, read_text, rescan, scan
 from pointsman.sources.ledger import EMPTY, Page, loses, page, unreadable, winners
+from pointsman.sources.watching import Watch
 from pointsman.store import Store
 
 SETTLE_S = 0.15
@@ -39,10 +36,6 @@ RESCAN_S = 1.0
 """Pause between looks at the disk without having been woken, as a net below the watching."""
 RESCAN_SHARE = 100
 """A look that takes long is followed by a pause of this many times as long."""
-BURST_MS = 100
-"""Changes within this time are taken together."""
-STEP_MS = 20
-"""How often the watcher looks whether a burst goes on."""
 READ_DEADLINE_S = 60.0
 """For one look at the disk; a network file system that hangs is given up until the next."""
 STDIN_NAME = "<stdin>"
@@ -84,6 +77,8 @@ class FileSource:
         self._on_problem = on_problem
         self._stdin = stdin
         self._now = now
+        self._seen = Scan()
+        self._was_enough = True
         self._signatures: dict[str, Signature | None] = {}
         self._pages: dict[str, Page] = {}
         self._doubts: dict[str, _Doubt] = {}
@@ -101,24 +96,17 @@ class FileSource:
 
     async def follow(self) -> None:
         """Apply changes as they come, until cancelled."""
-        wake = asyncio.Event()
+        watch = Watch(self._paths, self._on_problem)
+        touched: frozenset[str] | None = None
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(self._watch(wake))
-            roots = await asyncio.to_thread(self._roots)
+            tasks.create_task(watch.run())
             while True:
                 began = time.monotonic()
-                await self._look(settle=True)
+                await self._look(settle=True, touched=touched)
                 pause = max(RESCAN_S, (time.monotonic() - began) * RESCAN_SHARE)
-                if self._doubts:
-                    pause = SETTLE_S
-                now_there = await asyncio.to_thread(self._roots)
-                if now_there != roots:
-                    # A folder was put in another's place: the old one's watch sees nothing more.
-                    watch.cancel()
-                    roots, watch = now_there, tasks.create_task(self._watch(wake))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), pause)
-                wake.clear()
+                # A folder that is new may be filled before its watch stands: look again soon.
+                is_unsettled = self._doubts or (touched and not self._was_enough)
+                touched = await watch.wait(SETTLE_S if is_unsettled else pause)
 
     async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
         """Statuses are kept in the store, across reloads of the file."""
@@ -128,51 +116,26 @@ class FileSource:
         stream = self._stdin if self._stdin is not None else sys.stdin
         return stream.read(MAX_BYTES)
 
-    def _roots(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(_identity(path) for path in self._watched())
-
-    def _watched(self) -> list[str]:
-        # A file is watched by its folder: an editor's rename puts another file in its place.
-        paths = (Path(path) for path in self._paths if path != STDIN)
-        return sorted({str(path if path.is_dir() else path.parent) for path in paths})
-
-    def _watch_groups(self) -> list[tuple[list[str], bool]]:
-        folders = {path for path in self._paths if path != STDIN and Path(path).is_dir()}
-        single = {path for path in self._watched() if Path(path).is_dir()} - folders
-        return [(sorted(group), is_deep) for group, is_deep in ((folders, True), (single, False))]
-
-    async def _watch(self, wake: asyncio.Event) -> None:
-        groups = await _in_thread(self._watch_groups)
-        async with asyncio.TaskGroup() as tasks:
-            for group, is_deep in groups:
-                if group:
-                    tasks.create_task(self._wake_on_change(group, wake, is_deep))
-
-    async def _wake_on_change(self, paths: list[str], wake: asyncio.Event, is_deep: bool) -> None:
+    async def _look(self, *, settle: bool, touched: frozenset[str] | None = None) -> None:
+        """Read what has changed and bring the store up to date; `touched` None: look at all."""
         try:
-            changes = awatch(*paths, debounce=BURST_MS, step=STEP_MS, recursive=is_deep)
-            async for _ in changes:
-                wake.set()
-        except FileNotFoundError:
-            pass  # gone since it was listed; the next look sees that
-        except (OSError, RuntimeError) as error:
-            message = f"cannot be watched ({error}); looked at every {RESCAN_S:g} s instead"
-            self._on_problem(Problem("warning", ", ".join(paths), 0, "", message))
-
-    async def _look(self, *, settle: bool) -> None:
-        """Read what has changed and bring the store up to date."""
-        try:
-            found = await _in_thread(scan, self._paths)
+            found = await _in_thread(self._scan, touched)
             changed = self._changed(found, settle)
             pages = await _in_thread(self._read, changed)
         except TimeoutError:
             message = f"the files could not be read within {READ_DEADLINE_S:g} s"
             self._on_problem(Problem("error", ", ".join(self._paths), 0, "", message))
             return
+        self._seen = found
         taken = [self._accept(name, item, found, settle) for name, item in pages]
         # The first look (settle is off) also takes over what came from standard input.
         if any(taken) or found.problems or self.problems or not settle:
             self._reconcile(found)
+
+    def _scan(self, touched: frozenset[str] | None) -> Scan:
+        found = rescan(self._seen, touched) if touched is not None else None
+        self._was_enough = found is not None
+        return found if found is not None else scan(self._paths)
 
     def _changed(self, found: Scan, settle: bool) -> list[str]:
         names = [name for name, mark in found.files.items() if mark != self._signatures.get(name)]
@@ -216,12 +179,13 @@ class FileSource:
             self._pages[name] = after
         return True
 
+    def _in_order(self, found: Scan) -> list[str]:
+        return [name for name in (STDIN_NAME, *found.files) if name in self._pages]
+
     def _reconcile(self, found: Scan) -> None:
-        names = [name for name in (STDIN_NAME, *found.files) if name in self._pages]
-        vanished = [name for name in self._pages if name not in names]
-        chosen, problems = winners(
-            [self._pages[name] for name in names], [self._pages[name] for name in vanished]
-        )
+        present = {name: self._pages[name] for name in self._in_order(found)}
+        vanished = [item for name, item in self._pages.items() if name not in present]
+        chosen, problems = winners(present.values(), vanished)
         problems += found.problems
         fresh: list[Resource] = []
         lines: list[str] = []
@@ -294,14 +258,6 @@ def _line(old: Resource | None, new: Resource) -> str:
         return f"+ {new.ref}"
     fields = ", ".join(changed_fields(old, new))
     return f"~ {new.ref} ({fields})" if fields else f"~ {new.ref}"
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        info = Path(path).stat()
-    except OSError:
-        return None
-    return info.st_dev, info.st_ino
 
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:

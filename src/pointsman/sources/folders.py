@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,8 @@ class Scan:
 
     files: dict[str, Signature] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    """The name of each file by its absolute path."""
 
 
 def scan(paths: Sequence[str]) -> Scan:
@@ -50,6 +52,7 @@ def scan(paths: Sequence[str]) -> Scan:
     for path in paths:
         if path == STDIN:
             continue
+        base = os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links
         for name, info in _under(path, found.problems):
             entries += 1
             if entries > MAX_ENTRIES or len(found.files) >= MAX_FILES:
@@ -59,8 +62,41 @@ def scan(paths: Sequence[str]) -> Scan:
             if info is None or (info.st_dev, info.st_ino) in seen:
                 continue
             seen.add((info.st_dev, info.st_ino))
-            found.files[name] = Signature(info.st_dev, info.st_ino, info.st_size, info.st_ctime_ns)
+            found.files[name] = _signature(info)
+            found.names[base + name.removeprefix(path.rstrip("/"))] = name
     return found
+
+
+def _signature(info: os.stat_result) -> Signature:
+    return Signature(info.st_dev, info.st_ino, info.st_size, info.st_ctime_ns)
+
+
+def rescan(before: Scan, touched: Iterable[str]) -> Scan | None:
+    """The scan `before`, with only the `touched` paths looked at again.
+
+    None when that is not enough: something came or went that may be a folder or a new file.
+    """
+    files = dict(before.files)
+    for path in touched:
+        name = before.names.get(path)
+        if name is None:
+            if _is_of_no_interest(path):
+                continue
+            return None
+        try:
+            info = Path(name).stat()
+        except OSError:
+            files.pop(name, None)
+            continue
+        files[name] = _signature(info)
+    return Scan(files, before.problems, before.names)
+
+
+def _is_of_no_interest(path: str) -> bool:
+    name = Path(path).name
+    if name.startswith(".") or name.endswith("~"):
+        return True
+    return not name.endswith(SUFFIXES) and Path(path).is_file()
 
 
 def read_text(path: str) -> str:
