@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 from tests.picker.conftest import Feed, Objects, command, model, pod, pool, serving, until
 
+from pointsman.picker.ends.rates import PrefillRate
 from pointsman.picker.flags import Options
 from pointsman.picker.process import Picker
 from pointsman.resources.base import Resource
@@ -67,6 +68,25 @@ def envoy_binary() -> str:
     return str(found[0])
 
 
+def access_log() -> dict[str, Any]:
+    return {
+        "name": "picker",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3"
+            ".HttpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": "picker",
+                "transport_api_version": "V3",
+                "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}},
+                "buffer_flush_interval": "0.05s",
+                "custom_tags": [
+                    {"tag": "ttft", "value": "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:us)%"}
+                ],
+            },
+        },
+    }
+
+
 def listener(name: str, port_file: str) -> dict[str, Any]:
     service: dict[str, Any] = {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "10s"}
     if name != GUIDE:
@@ -78,7 +98,7 @@ def listener(name: str, port_file: str) -> dict[str, Any]:
         "failure_mode_allow": name != GUIDE,
         "message_timeout": "1s",
         "metadata_options": {
-            "receiving_namespaces": {"untyped": ["envoy.lb"]},
+            "receiving_namespaces": {"untyped": ["envoy.lb", "pointsman"]},
             "forwarding_namespaces": {"untyped": ["envoy.lb"]},
         },
     }
@@ -87,6 +107,7 @@ def listener(name: str, port_file: str) -> dict[str, Any]:
         "@type": MANAGER,
         "stat_prefix": port_file,
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "access_log": [access_log()] if name == OWN else [],
         "http_filters": [
             {"name": "envoy.filters.http.ext_proc", "typed_config": ext_proc},
             {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}},
@@ -338,6 +359,20 @@ async def test_streamed_answers_pass_and_hold_their_load_to_the_end(world: World
         assert status == 200
         assert answer.endswith(b"data: 49\n\ndata: [DONE]\n\n")
         await until(lambda: sum(endpoint.requests for endpoint in world.picker.table) == 0)
+
+
+@pytest.mark.e2e
+async def test_the_speed_of_servers_is_learnt_from_log_or_stream(world: World) -> None:
+    log = world.picker.director.access_log
+    for mode in (OWN, GUIDE):
+        for endpoint in world.picker.table:
+            endpoint.prefill = PrefillRate()
+        for number in range(40):
+            status, _, _ = await world.post(mode, chat(f"{mode} {number} " * 500))
+            assert status == 200
+        await until(lambda: any(each.prefill.is_learnt for each in world.picker.table))
+        if mode == OWN:
+            await until(lambda: log.matched == 40)
 
 
 @pytest.mark.e2e

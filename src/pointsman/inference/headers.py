@@ -41,3 +41,12 @@ client that could name its own destination could reach any host (see docs/securi
 POOL_METADATA = "x-pointsman-pool"
 """gRPC initial metadata by which our gateway tells our picker which pool is meant
 (`namespace/name`). Foreign gateways do not send it; the picker then serves its `-poolName`."""
+
+PICK_NAMESPACE = "pointsman"
+"""Dynamic metadata namespace in which our picker leaves what the access log brings back to it."""
+
+PICK_KEY = "pick"
+"""Metadata key of a pick's number, in that namespace."""
+
+TTFT_TAG = "ttft"
+"""Custom tag of the access log: microseconds from the request to the first byte of the answer."""

@@ -78,6 +78,9 @@ def endpoint_rows(pools: Pools, now: float) -> list[dict[str, Any]]:
                     "adapters": sorted(measures.running_adapters) if measures is not None else [],
                     "in_flight": endpoint.requests,
                     "tokens": endpoint.tokens,
+                    "prefill_tokens_per_s": (
+                        round(endpoint.prefill.tokens_per_s) if endpoint.prefill.is_learnt else None
+                    ),
                     "metrics_age_s": (
                         round(now - measures.at, 3) if measures is not None else None
                     ),

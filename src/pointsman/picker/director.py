@@ -24,6 +24,7 @@ from pointsman.inference.paths import Api
 from pointsman.picker.config import PickerConfig
 from pointsman.picker.decisions import MAX_CANDIDATES, Decision, Ring
 from pointsman.picker.endpoints.table import Endpoint, Loaded, Reservation, seen
+from pointsman.picker.ends.access_log import AccessLog
 from pointsman.picker.extproc.answers import Answer, Forward, Refuse, Respond
 from pointsman.picker.extproc.machine import Decide
 from pointsman.picker.pools import Pools, PoolView
@@ -79,6 +80,8 @@ class Director:
         config: PickerConfig | None = None,
         ring: Ring | None = None,
         prefixes: PrefixIndex | None = None,
+        access_log: AccessLog | None = None,
+        clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.pools = pools
@@ -86,11 +89,16 @@ class Director:
         """May be replaced while running; the next request sees it."""
         self.ring = ring if ring is not None else Ring()
         self.prefixes = prefixes if prefixes is not None else PrefixIndex()
+        self.access_log = access_log if access_log is not None else AccessLog()
         self._rng = rng
+        self._clock = clock
         self._wall_clock = wall_clock
 
-    def decide(self, pool: str, request: Decide) -> Picked:
-        """Answer a request, and reserve what it will cost."""
+    def decide(self, pool: str, request: Decide, *, is_logged: bool = False) -> Picked:
+        """Answer a request, and reserve what it will cost.
+
+        With `is_logged` its gateway sends access log entries; the pick gets a number for them.
+        """
         started = time.perf_counter()
         view = self.pools.get(pool)
         try:
@@ -125,17 +133,25 @@ class Director:
         except RefusedError as refused:
             self._record(started, pool, ask, wanted, candidates, (), refused.error)
             return Picked(Refuse(refused.error), ask, wanted.model)
+        now = self._clock()
+        for endpoint in candidates:
+            if endpoint.tokens:
+                endpoint.read_until(now)
         chosen = choose(profile, candidates, wanted, self._rng)
         if not chosen:
             error = ApiError(429, "Every endpoint was ruled out.", "rate_limited", None, 1)
             self._record(started, pool, ask, wanted, candidates, (), error)
             return Picked(Refuse(error), ask, wanted.model)
         self._record(started, pool, ask, wanted, candidates, chosen, None)
-        reservation = self._reserve(chosen[0], wanted, hashes)
+        reservation = self._reserve(chosen[0], wanted, hashes, now)
         for listener in profile.listeners:
             listener.picked(chosen[0].address, wanted)
+        pick = ""
+        if is_logged and reservation is not None:
+            pick = self.access_log.expect(reservation.endpoint, reservation.tokens)
         forward = Forward(
             endpoints=tuple(endpoint.address for endpoint in chosen),
+            pick=pick,
             body=_rewritten(ask, wanted.model),
             removed_headers=_removed(request.headers),
         )
@@ -161,12 +177,15 @@ class Director:
                 )
             )
 
-    def _reserve(self, chosen: Loaded, wanted: Wanted, hashes: Sequence[int]) -> Reservation | None:
+    def _reserve(
+        self, chosen: Loaded, wanted: Wanted, hashes: Sequence[int], now: float
+    ) -> Reservation | None:
         if not isinstance(chosen, Endpoint):
             return None
         if hashes:
             capacity = chosen.measures.kv_cache_tokens if chosen.measures is not None else None
             self.prefixes.add(chosen.address, hashes, capacity)
+        chosen.read_until(now)
         return chosen.reserve(wanted.uncached_tokens(chosen.address))
 
     def _wanted(self, view: PoolView, ask: Ask) -> Wanted:

@@ -119,7 +119,13 @@ class Picker:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.scraper)
             service = await stack.enter_async_context(
-                GrpcServer({**self.ext_proc.methods(), **self.health.methods()})
+                GrpcServer(
+                    {
+                        **self.ext_proc.methods(),
+                        **self.director.access_log.methods(),
+                        **self.health.methods(),
+                    }
+                )
             )
             health = await stack.enter_async_context(GrpcServer(self.health.methods()))
             await self._listen(service, health)

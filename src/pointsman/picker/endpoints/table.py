@@ -7,11 +7,13 @@ once. An endpoint that has left the table keeps its book until its last request 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pointsman.picker.endpoints.measures import Measures
+from pointsman.picker.ends.rates import PrefillRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,25 @@ class Loaded(Protocol):
 
 
 class Endpoint:
-    """A model server under one address, and what we know of its load."""
+    """A model server under one address, and what we know of its load.
+
+    Tokens are a queue: a server reads prompts in the order in which they came. `_reserved` counts
+    all tokens that were ever put in, `_read` those that are out again, as far as is known: at the
+    learnt rate, and at least up to the end of each request of which the first byte has been seen
+    or which has ended. What is between the two is still to be read.
+    """
 
     __slots__ = (
+        "_read",
+        "_reserved",
+        "_told_at",
         "address",
         "is_listed",
         "labels",
         "measures",
         "models",
         "place",
+        "prefill",
         "requests",
         "tokens",
     )
@@ -75,32 +87,55 @@ class Endpoint:
         self.measures: Measures | None = None
         self.models: Mapping[str, Mapping[str, Any]] = {}
         """What the server's own `/v1/models` lists, by id."""
+        self.prefill = PrefillRate()
         self.requests = 0
         self.tokens = 0
+        """Still to be read, as of the last `read_until`."""
         self.is_listed = True
         """False once no pool selects it any more."""
+        self._reserved = 0
+        self._read = 0.0
+        self._told_at = 0.0
 
     def reserve(self, tokens: int) -> Reservation:
         """Count a request in."""
         self.requests += 1
+        self._reserved += tokens
         self.tokens += tokens
-        return Reservation(self, tokens)
+        return Reservation(self, tokens, self._reserved)
+
+    def read_until(self, now: float) -> None:
+        """Let the server have read prompts up to now (monotonic seconds)."""
+        if self.tokens:
+            passed = max(0.0, now - self._told_at)
+            self._have_read(self._read + passed * self.prefill.tokens_per_s)
+        self._told_at = now
+
+    def read_up_to(self, place: int) -> None:
+        """The prompt that ends at this place of the queue has been read, and all before it."""
+        self._have_read(max(self._read, place))
+
+    def _have_read(self, place: float) -> None:
+        self._read = min(place, self._reserved)
+        self.tokens = math.ceil(self._reserved - self._read)
+        if not self.tokens:
+            self._read = self._reserved
 
 
 class Reservation:
     """A request that an endpoint carries."""
 
-    __slots__ = ("endpoint", "is_open", "tokens")
+    __slots__ = ("_end", "endpoint", "is_open", "tokens")
 
-    def __init__(self, endpoint: Endpoint, tokens: int) -> None:
+    def __init__(self, endpoint: Endpoint, tokens: int, end: int) -> None:
         self.endpoint = endpoint
         self.tokens = tokens
         self.is_open = True
+        self._end = end
 
     def release_tokens(self) -> None:
         """The prompt has been read (the first byte of the answer came); the request goes on."""
-        self.endpoint.tokens -= self.tokens
-        self.tokens = 0
+        self.endpoint.read_up_to(self._end)
 
     def release(self) -> None:
         """Count the request out; only the first call counts."""

@@ -15,7 +15,12 @@ from envoy.config.core.v3 import base_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from pointsman.inference.errors import ApiError
-from pointsman.inference.headers import DESTINATION_ENDPOINT, DESTINATION_NAMESPACE
+from pointsman.inference.headers import (
+    DESTINATION_ENDPOINT,
+    DESTINATION_NAMESPACE,
+    PICK_KEY,
+    PICK_NAMESPACE,
+)
 
 CHUNK_BYTES = 62_000
 """Of a body that is echoed in full duplex: some proxies cap a message at 64 KB."""
@@ -56,8 +61,8 @@ class Forward:
     """The body in place of the one that came; None if that stays."""
     set_headers: tuple[tuple[str, str], ...] = ()
     removed_headers: tuple[str, ...] = ()
-    metadata: tuple[tuple[str, str, str], ...] = ()
-    """Namespace, key and value of more dynamic metadata (what the access log shall carry)."""
+    pick: str = ""
+    """The number that the access log shall bring back; "" where none is awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,24 +133,25 @@ def picked(
         common.append(_field(3, _field(1, body)))
     response = _field(1, b"".join(common))
     metadata = _destination_parts(destination)[0]
-    if forward.metadata:
-        metadata = _with_more_metadata(forward, destination)
+    if forward.pick:
+        # A second `dynamic_metadata` merges with the first, as protobuf's fields do.
+        metadata += _pick_metadata(forward.pick)
     return _field(3 if in_body_response else 1, response) + metadata
+
+
+def _pick_metadata(pick: str) -> bytes:
+    """`dynamic_metadata {pointsman: {pick: "..."}}`, written like this because it never repeats.
+
+    Struct {map fields = 1 of key = 1, value = 2}, Value {string_value = 3 | struct_value = 5}.
+    """
+    inner = _field(1, _field(1, PICK_KEY.encode()) + _field(2, _field(3, pick.encode())))
+    outer = _field(1, _field(1, PICK_NAMESPACE.encode()) + _field(2, _field(5, inner)))
+    return _field(8, outer)
 
 
 def metadata_only(destination: str) -> bytes:
     """The serialized `dynamic_metadata` of a pick, to follow another message."""
     return _destination_parts(destination)[0]
-
-
-def _with_more_metadata(forward: Forward, destination: str) -> bytes:
-    values: dict[str, dict[str, str]] = {DESTINATION_NAMESPACE: {DESTINATION_ENDPOINT: destination}}
-    for namespace, key, value in forward.metadata:
-        values.setdefault(namespace, {})[key] = value
-    response = pb.ProcessingResponse()
-    for namespace, fields in values.items():
-        response.dynamic_metadata[namespace] = fields
-    return _serialized(response)
 
 
 def _field(number: int, value: bytes) -> bytes:

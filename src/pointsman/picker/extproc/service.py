@@ -106,10 +106,13 @@ class Stream:
     """One request of the gateway, as a call."""
 
     __slots__ = (
+        "_has_first_chunk",
         "_held_bytes",
+        "_is_ours",
         "_knows_the_end",
         "_labels",
         "_machine",
+        "_picked_at",
         "_pool",
         "_reservation",
         "_responder",
@@ -128,7 +131,10 @@ class Stream:
         self._labels: Labels | None = None
         self._reservation: Reservation | None = None
         self._started = service.clock()
+        self._is_ours = assumptions.takes_lists
         self._knows_the_end = assumptions.takes_lists
+        self._has_first_chunk = False
+        self._picked_at = 0.0
 
     def received(self, message: bytes) -> None:
         """One ProcessingRequest came."""
@@ -167,7 +173,8 @@ class Stream:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Decide):
-            picked = self._service.director.decide(self._pool, event)
+            picked = self._service.director.decide(self._pool, event, is_logged=self._is_ours)
+            self._picked_at = self._service.clock()
             self._reservation = picked.reservation
             # The outcome holds the body; a stream keeps only what its end needs.
             labels = self._service.report.decided(picked)
@@ -175,10 +182,17 @@ class Stream:
             self._machine.answer(picked.answer)
         elif isinstance(event, ResponseStarted):
             self._knows_the_end = True
-            if self._reservation is not None:
-                # The prompt has been read.
-                self._reservation.release_tokens()
-        elif isinstance(event, ResponseChunk) and event.is_end:
+        elif isinstance(event, ResponseChunk):
+            self._on_response_chunk(event)
+
+    def _on_response_chunk(self, chunk: ResponseChunk) -> None:
+        reservation = self._reservation
+        if reservation is not None and not self._has_first_chunk:
+            self._has_first_chunk = True
+            seconds = self._service.clock() - self._picked_at
+            reservation.release_tokens()
+            reservation.endpoint.prefill.learn(reservation.tokens, seconds)
+        if chunk.is_end:
             self._release()
 
     def _count_held(self) -> None:

@@ -1,0 +1,1 @@
+"""How requests ended, and what was learnt from them."""
