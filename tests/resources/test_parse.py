@@ -8,7 +8,14 @@ import pytest
 from pointsman.resources.base import Ref
 from pointsman.resources.core import ConfigMap
 from pointsman.resources.gateway_api import Gateway, HTTPRoute
-from pointsman.resources.parse import Parsed, embedded_config, parse_object, parse_text
+from pointsman.resources.parse import (
+    Parsed,
+    Reading,
+    embedded_config,
+    parse_again,
+    parse_object,
+    parse_text,
+)
 from pointsman.resources.problems import Problem
 
 Problems = Callable[[str], list[str]]
@@ -258,6 +265,31 @@ def test_problems_of_one_object_are_bounded() -> None:
         len(one(GATEWAY.replace("gatewayClassName: eg", f"gatewayClassName: eg{fields}")).problems)
         == 100
     )
+
+
+def test_a_text_that_changed_is_read_again_only_where_it_differs() -> None:
+    parts = [f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: m{i}}}\n" for i in range(3)]
+    first = parse_again("---\n".join(parts), "f", Reading())
+    parts[1] += "data: {x: y}\nmore: 1\n"
+
+    second = parse_again("---\n".join(parts), "f", first)
+
+    assert second.parsed == parse_text("---\n".join(parts), "f")
+    assert second.parsed[0] is first.parsed[0]
+    assert second.parsed[2].resource is first.parsed[2].resource
+    assert [item.origin.line for item in second.parsed] == [1, 5, 11]
+
+
+def test_what_moved_has_its_problems_moved() -> None:
+    broken = "---\nkind: [\n"
+    first = parse_again(broken, "f", Reading())
+
+    second = parse_again("# a line\n# more\n" + broken, "f", first)
+
+    assert [
+        p.line - q.line
+        for p, q in zip(second.parsed[0].problems, first.parsed[0].problems, strict=True)
+    ] == [2]
 
 
 def config_map(text: str) -> ConfigMap:

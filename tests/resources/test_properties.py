@@ -58,7 +58,7 @@ def check(parsed: Parsed) -> None:
 
 
 @given(st.lists(YAML_PIECES, max_size=40).map("".join))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_text_is_documents_and_problems(text: str) -> None:
     documents, problems = read(text, "f.yaml")
     assert all(problem.line >= 1 for problem in problems)
@@ -68,14 +68,14 @@ def test_any_text_is_documents_and_problems(text: str) -> None:
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_unicode_is_documents_and_problems(text: str) -> None:
     for parsed in parse_text(text, "f.yaml"):
         check(parsed)
 
 
 @given(VALUES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_value_is_an_object_or_a_problem(value: Any) -> None:
     check(parse_object(value))
 

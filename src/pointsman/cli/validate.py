@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from pointsman.resources.core import ConfigMap
-from pointsman.resources.parse import Parsed, embedded_config, parse_text
+from pointsman.resources.parse import Parsed, Reading, embedded_config, parse_again
 from pointsman.resources.problems import Problem
 from pointsman.sources.folders import MAX_BYTES, STDIN, read_text, scan
 from pointsman.sources.ledger import EMPTY, Page, page, unreadable, winners
@@ -49,7 +49,7 @@ def check(paths: Sequence[str]) -> tuple[int, int, list[Problem]]:
     pages = [_read(name) for name in found.files]
     if STDIN in paths:
         text = sys.stdin.read(MAX_BYTES)
-        pages.append(page(parse_text(text, "<stdin>", strict=True), EMPTY))
+        pages.append(page(parse_again(text, "<stdin>", Reading(), strict=True), EMPTY))
     chosen, problems = winners(pages)
     problems += found.problems
     problems += [problem for item in chosen.values() for problem in _inside(item)]
@@ -62,7 +62,7 @@ def check(paths: Sequence[str]) -> tuple[int, int, list[Problem]]:
 
 def _read(name: str) -> Page:
     try:
-        return page(parse_text(read_text(name), name, strict=True), EMPTY)
+        return page(parse_again(read_text(name), name, Reading(), strict=True), EMPTY)
     except OSError as error:
         message = f"cannot be read: {error.strerror or error}"
     except ValueError as error:

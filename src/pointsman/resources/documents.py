@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import yaml
@@ -63,17 +63,36 @@ class Document:
 
 def read(text: str, file: str) -> tuple[list[Document], list[Problem]]:
     """All documents of a text that can be read, and what is wrong with the others."""
+    parts, problems = split(text, file)
+    documents: list[Document] = []
+    for part in parts:
+        found, problem = read_part(part, file)
+        documents += found
+        problems += problem
+    return documents, problems
+
+
+class Part(NamedTuple):
+    """A piece of a text that is read by itself."""
+
+    first_line: int
+    text: str
+
+
+def split(text: str, file: str) -> tuple[list[Part], list[Problem]]:
+    """The parts of a text, one for each `---`; [] and a problem when it is too large."""
     if len(text) > MAX_CHARACTERS:
         message = f"is too large: {len(text)} characters, at most {MAX_CHARACTERS} are read"
         return [], [Problem("error", file, 0, "", message)]
-    documents: list[Document] = []
-    problems: list[Problem] = []
-    for first_line, part in _split(text):
-        try:
-            documents += [Document(file, *found) for found in _read_part(part, first_line)]
-        except UnreadableError as error:
-            problems.append(Problem("error", file, error.line, "", str(error)))
-    return documents, problems
+    return list(_split(text)), []
+
+
+def read_part(part: Part, file: str) -> tuple[list[Document], list[Problem]]:
+    """The documents of a part (most have one), or what is wrong with it."""
+    try:
+        return [Document(file, *found) for found in _read_part(part.text, part.first_line)], []
+    except UnreadableError as error:
+        return [], [Problem("error", file, error.line, "", str(error))]
 
 
 class UnreadableError(Exception):
@@ -84,14 +103,14 @@ class UnreadableError(Exception):
         self.line = line
 
 
-def _split(text: str) -> Iterator[tuple[int, str]]:
+def _split(text: str) -> Iterator[Part]:
     # `---` at the start of a line always starts a document: inside a block scalar it is indented.
     starts = [0, *(found.start() for found in _START.finditer(text) if found.start() > 0)]
     line = 1
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         part = text[start:end]
         if not _is_preamble(part):
-            yield line, part
+            yield Part(line, part)
         line += part.count("\n")
 
 

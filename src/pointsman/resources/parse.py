@@ -7,13 +7,13 @@ warning and the object is made without it, unless the caller is strict.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from pointsman.resources import kinds
 from pointsman.resources.base import DEFAULT_NAMESPACE, Ref, Resource
 from pointsman.resources.core import ConfigMap
-from pointsman.resources.documents import Document, Mark, read
+from pointsman.resources.documents import Document, Mark, Part, read, read_part, split
 from pointsman.resources.envoy_gateway import CONFIG_KEY, EnvoyGatewayConfig
 from pointsman.resources.explain import Fault, Faults, faults
 from pointsman.resources.problems import Problem, field_text, shown
@@ -44,15 +44,59 @@ class Parsed:
     problems: tuple[Problem, ...] = ()
 
 
-def parse_text(text: str, file: str, *, strict: bool = False) -> list[Parsed]:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The objects of a text, and what makes reading its next version cheap."""
+
+    parsed: tuple[Parsed, ...] = ()
+    parts: dict[str, tuple[int, tuple[Parsed, ...]]] = field(default_factory=dict)
+    """By the text of a part: the line it started on, and what it came to."""
+
+
+def parse_text(text: str, file: str, *, strict: bool = False) -> tuple[Parsed, ...]:
     """Every object of a text, lists unpacked; `file` is the name that problems bear.
 
     With `strict`, unknown fields are errors.
     """
-    documents, unreadable = read(text, file)
-    parsed = [item for document in documents for item in _objects(document, strict)]
-    parsed += [Parsed(Origin(file, p.line), None, None, (p,)) for p in unreadable]
-    return sorted(parsed, key=lambda item: item.origin.line)
+    return parse_again(text, file, Reading(), strict=strict).parsed
+
+
+def parse_again(text: str, file: str, before: Reading, *, strict: bool = False) -> Reading:
+    """The same for a text of which `before` is an earlier version: only what differs is parsed."""
+    found, problems = split(text, file)
+    parts: dict[str, tuple[int, tuple[Parsed, ...]]] = {}
+    parsed = [Parsed(Origin(file, problem.line), None, None, (problem,)) for problem in problems]
+    for part in found:
+        known = before.parts.get(part.text)
+        if known is not None:
+            items = _moved(*known, part.first_line)
+        else:
+            items = tuple(_parts_objects(part, file, strict))
+        parts[part.text] = part.first_line, items
+        parsed += items
+    return Reading(tuple(parsed), parts)
+
+
+def _parts_objects(part: Part, file: str, strict: bool) -> Iterator[Parsed]:
+    documents, problems = read_part(part, file)
+    for document in documents:
+        yield from _objects(document, strict)
+    for problem in problems:
+        yield Parsed(Origin(file, problem.line), None, None, (problem,))
+
+
+def _moved(old_line: int, items: tuple[Parsed, ...], new_line: int) -> tuple[Parsed, ...]:
+    by = new_line - old_line
+    if by == 0:
+        return items
+    return tuple(
+        replace(
+            item,
+            origin=item.origin._replace(line=item.origin.line + by),
+            problems=tuple(replace(problem, line=problem.line + by) for problem in item.problems),
+        )
+        for item in items
+    )
 
 
 def parse_object(data: Any, file: str = "object") -> Parsed:

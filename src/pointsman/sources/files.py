@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.core import Pod
 from pointsman.resources.differences import changed_fields, same_content
-from pointsman.resources.parse import Parsed, parse_text
+from pointsman.resources.parse import Parsed, Reading, parse_again
 from pointsman.resources.problems import Problem
 from pointsman.resources.updates import immutable_changes
 from pointsman.sources import apply_status
@@ -91,7 +91,7 @@ class FileSource:
         """Read all files once. stdin (`-`) is read here and never again."""
         if STDIN in self._paths:
             text = await _in_thread(self._read_stdin)
-            self._pages[STDIN_NAME] = page(parse_text(text, STDIN_NAME), EMPTY)
+            self._pages[STDIN_NAME] = page(parse_again(text, STDIN_NAME, Reading()), EMPTY)
         await self._look(settle=False)
 
     async def follow(self) -> None:
@@ -150,7 +150,7 @@ class FileSource:
     def _page(self, name: str) -> Page:
         before = self._pages.get(name, EMPTY)
         try:
-            return page(parse_text(read_text(name), name), before)
+            return page(parse_again(read_text(name), name, before.reading), before)
         except FileNotFoundError:
             return EMPTY
         except OSError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pointsman.resources.base import Ref
-from pointsman.resources.parse import Parsed
+from pointsman.resources.parse import Parsed, Reading
 from pointsman.resources.problems import Problem
 
 
@@ -16,6 +16,8 @@ class Page:
 
     objects: dict[Ref, Parsed]
     problems: tuple[Problem, ...]
+    reading: Reading = field(default_factory=Reading)
+    """For reading the file again."""
 
     @property
     def is_sound(self) -> bool:
@@ -26,13 +28,13 @@ class Page:
 EMPTY = Page({}, ())
 
 
-def page(parsed: Iterable[Parsed], before: Page) -> Page:
+def page(reading: Reading, before: Page) -> Page:
     """What a file says now. What cannot be read now stands as it was said `before`."""
     objects: dict[Ref, Parsed] = {}
     problems: list[Problem] = []
     broken: set[Ref] = set()
     is_in_doubt = False
-    for item in parsed:
+    for item in reading.parsed:
         problems += item.problems
         if item.resource is not None and item.ref is not None:
             first = objects.get(item.ref)
@@ -48,12 +50,12 @@ def page(parsed: Iterable[Parsed], before: Page) -> Page:
     for ref, item in before.objects.items():
         if ref not in objects and (is_in_doubt or ref in broken):
             objects[ref] = item
-    return Page(objects, tuple(problems))
+    return Page(objects, tuple(problems), reading)
 
 
 def unreadable(problem: Problem, before: Page) -> Page:
     """A file of which nothing can be read now."""
-    return Page(before.objects, (problem,))
+    return Page(before.objects, (problem,), before.reading)
 
 
 def loses(before: Page, after: Page) -> bool:
