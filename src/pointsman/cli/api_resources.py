@@ -18,11 +18,11 @@ from pointsman.resources.base import Kind, Resource
 def api_resources(
     api_group: str | None, namespaced: bool | None, no_headers: bool, output: str | None
 ) -> None:
-    r"""List the kinds of objects that Pointsman reads.
+    """List the kinds of objects that Pointsman reads.
 
     \b
       pointsman api-resources --api-group=inference.networking.k8s.io
-    """
+    """  # noqa: D301  # click reads the escape
     found = [
         cls
         for cls in sorted(kinds.ALL, key=lambda cls: (cls.KIND.group, cls.KIND.plural))

@@ -72,14 +72,14 @@ def get(
     no_headers: bool,
     instance: str | None,
 ) -> None:
-    r"""Show objects of a running instance.
+    """Show objects of a running instance.
 
     \b
       pointsman get gateways
       pointsman get gtw inference-gateway -o jsonpath='{.status.addresses[0].value}'
       pointsman get pods,svc -A
       pointsman get httproute/llm-route -o yaml
-    """
+    """  # noqa: D301  # click reads the escape
     try:
         labels = LabelQuery.of(selector)
     except LabelQueryError as error:

@@ -26,13 +26,13 @@ def logs(
     namespace: str,
     instance: str | None,
 ) -> None:
-    r"""Print the output of a pod (or of another process, like envoy).
+    """Print the output of a pod (or of another process, like envoy).
 
     \b
       pointsman logs vllm-llama2-7b-0
       pointsman logs deploy/vllm-llama2-7b -f
       pointsman logs envoy --tail 20
-    """
+    """  # noqa: D301  # click reads the escape
     target = targets([name])[0] if "/" in name else None
 
     async def print_lines(client: AdminClient) -> None:

@@ -32,12 +32,12 @@ def status(
     output: str | None,
     instance: str | None,
 ) -> None:
-    r"""Show every condition, what Envoy acknowledged, and every endpoint.
+    """Show every condition, what Envoy acknowledged, and every endpoint.
 
     \b
       pointsman status
       pointsman status httproute -q
-    """
+    """  # noqa: D301  # click reads the escape
     wanted = None
     if kind is not None:
         wanted = {(cls.KIND.group, cls.KIND.kind) for cls in kinds.by_name(kind)}

@@ -19,7 +19,7 @@ from pointsman.sources.ledger import EMPTY, Page, page, unreadable, winners
 @click.option("-q", "--quiet", is_flag=True, help="Only what is wrong, no summary.")
 @click.pass_context
 def validate(context: click.Context, paths: tuple[str, ...], quiet: bool) -> None:
-    r"""Check manifests without running anything.
+    """Check manifests without running anything.
 
     PATH is a file, a folder with everything below it, or - for standard input. Fields that do not
     exist are errors here. The exit code is 1 when there is an error.
@@ -27,7 +27,7 @@ def validate(context: click.Context, paths: tuple[str, ...], quiet: bool) -> Non
     \b
       pointsman validate manifests/
       kubectl get gtw,httproute -o yaml | pointsman validate -
-    """
+    """  # noqa: D301  # click reads the escape
     files, objects, problems = check(paths)
     for problem in problems:
         lead, _, rest = str(problem).partition(": ")

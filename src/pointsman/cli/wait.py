@@ -99,13 +99,13 @@ def wait(
     everything: bool,
     instance: str | None,
 ) -> None:
-    r"""Wait until objects are as they should be.
+    """Wait until objects are as they should be.
 
     \b
       pointsman wait gtw/inference-gateway --for=condition=Programmed
       pointsman wait pod --all --for=condition=Ready --timeout=60s
       pointsman wait deploy/web --for=jsonpath='{.status.readyReplicas}'=2
-    """
+    """  # noqa: D301  # click reads the escape
     found = targets(what)
     if any(target.name is None for target in found) and not (everything or selector):
         fail("name an object (KIND/NAME), or give --all or --selector")
