@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from pointsman.cli.run import example_path
 from tests.e2e.instances import Instance, eventually, running
+
+EXAMPLE = Path(example_path())
 
 pytestmark = pytest.mark.e2e
 
@@ -46,3 +54,34 @@ def test_a_pool_that_fails_open_answers_while_the_picker_is_down(example: Instan
     finally:
         os.kill(picker, signal.SIGKILL)
     eventually(lambda: answers(example, 5))
+
+
+def test_a_change_of_the_servers_template_drops_no_request(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "m")
+    path = tmp_path / "m" / "model-servers.yaml"
+    with running(tmp_path / "m", ports=(8080,)) as instance:
+        before = set(instance.pids("pointsman modelserver"))
+        stop = threading.Event()
+        statuses: Counter[int] = Counter()
+
+        def load() -> None:
+            while not stop.is_set():
+                statuses[instance.complete(8080, "support").status] += 1
+
+        workers = [threading.Thread(target=load) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        text = path.read_text()
+        path.write_text(text.replace("--max-loras=2", "--max-loras=3"))
+        try:
+            eventually(lambda: _replaced(instance, before), 30)
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.join(20)
+        assert set(statuses) == {200}
+
+
+def _replaced(instance: Instance, before: set[int]) -> bool:
+    now = set(instance.pids("pointsman modelserver"))
+    return len(now) == len(before) and not now & before

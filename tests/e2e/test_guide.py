@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.e2e.instances import Instance, eventually, running
 
 GUIDE = Path(__file__).parents[3] / "shared" / "guide"

@@ -154,7 +154,7 @@ class Session:
             key = Key(request.type_url, name)
             current = self._served.resources.get(key)
             if name in blamed and current is not None and current.version == version:
-                self.refused[key] = message
+                self.refused[key] = message.strip()
             else:
                 self.refused.pop(key, None)
 
