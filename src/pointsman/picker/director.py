@@ -33,6 +33,7 @@ from pointsman.picker.prefix.index import PrefixIndex
 from pointsman.picker.requests.ask import Ask, BadRequestError, read_ask
 from pointsman.picker.requests.listing import listing
 from pointsman.picker.requests.spans import splice
+from pointsman.picker.scheduling.cost import expected_answer
 from pointsman.picker.scheduling.profile import Profile, Random, choose
 from pointsman.picker.scheduling.request import Wanted
 
@@ -106,7 +107,7 @@ class Director:
         except BadRequestError as bad:
             self._record(started, pool, None, Wanted(), (), (), bad.error)
             return Picked(Refuse(bad.error))
-        wanted = Wanted(ask.model, 0, ask.prompt_tokens)
+        wanted = Wanted(ask.model, 0, ask.prompt_tokens, ask.max_tokens)
         candidates: tuple[Endpoint, ...] = ()
         hashes: list[int] = []
         try:
@@ -185,12 +186,14 @@ class Director:
         if hashes:
             capacity = chosen.measures.kv_cache_tokens if chosen.measures is not None else None
             self.prefixes.add(chosen.address, hashes, capacity)
+            chosen.cache_fullness = self.prefixes.fullness(chosen.address)
         chosen.read_until(now)
-        return chosen.reserve(wanted.uncached_tokens(chosen.address))
+        context = wanted.prompt_tokens + expected_answer(wanted.max_tokens)
+        return chosen.reserve(wanted.uncached_tokens(chosen.address), context)
 
     def _wanted(self, view: PoolView, ask: Ask) -> Wanted:
         if ask.model is None or not view.models:
-            return Wanted(ask.model, 0, ask.prompt_tokens)
+            return Wanted(ask.model, 0, ask.prompt_tokens, ask.max_tokens)
         served = view.models.get(ask.model)
         if served is None:
             raise RefusedError(
@@ -201,7 +204,8 @@ class Director:
                     "model",
                 )
             )
-        return Wanted(served.draw(self._rng), served.priority, ask.prompt_tokens)
+        target = served.draw(self._rng)
+        return Wanted(target, served.priority, ask.prompt_tokens, ask.max_tokens)
 
     def _record(
         self,

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
 TIMEOUT_S = 2.0
-MODELS_EVERY_READINGS = 15
+MODELS_EVERY_READINGS = 5
 """A server's list of models changes seldom."""
 MAX_BYTES = 8 * 1024 * 1024
 STALE_AFTER_S = 10.0

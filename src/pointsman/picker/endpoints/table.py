@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pointsman.picker.endpoints.measures import Measures
-from pointsman.picker.ends.rates import PrefillRate
+from pointsman.picker.ends.rates import DEFAULT_TOKENS_PER_S, PrefillRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,22 @@ class Loaded(Protocol):
         """Estimated prompt tokens of our own requests in flight."""
 
     @property
+    def context_tokens(self) -> int:
+        """Prompts and expected answers of our own requests in flight."""
+
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """How fast the server reads prompts, as far as it is learnt."""
+
+    @property
+    def cache_fullness(self) -> float:
+        """How full our picture of its prefix cache is, 0 to 1."""
+
+    @property
+    def models(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the server's own `/v1/models` lists, by id; empty where it never said."""
+
+    @property
     def labels(self) -> Mapping[str, str]:
         """Of the pod."""
 
@@ -70,6 +86,8 @@ class Endpoint:
         "_reserved",
         "_told_at",
         "address",
+        "cache_fullness",
+        "context_tokens",
         "is_listed",
         "labels",
         "measures",
@@ -91,18 +109,26 @@ class Endpoint:
         self.requests = 0
         self.tokens = 0
         """Still to be read, as of the last `read_until`."""
+        self.context_tokens = 0
+        self.cache_fullness = 0.0
         self.is_listed = True
         """False once no pool selects it any more."""
         self._reserved = 0
         self._read = 0.0
         self._told_at = 0.0
 
-    def reserve(self, tokens: int) -> Reservation:
-        """Count a request in."""
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """How fast it reads prompts, as far as it is learnt."""
+        return self.prefill.tokens_per_s
+
+    def reserve(self, tokens: int, context_tokens: int = 0) -> Reservation:
+        """Count a request in: tokens that must be read, and all that it will hold."""
         self.requests += 1
+        self.context_tokens += context_tokens
         self._reserved += tokens
         self.tokens += tokens
-        return Reservation(self, tokens, self._reserved)
+        return Reservation(self, tokens, context_tokens, self._reserved)
 
     def read_until(self, now: float) -> None:
         """Let the server have read prompts up to now (monotonic seconds)."""
@@ -125,12 +151,13 @@ class Endpoint:
 class Reservation:
     """A request that an endpoint carries."""
 
-    __slots__ = ("_end", "endpoint", "is_open", "tokens")
+    __slots__ = ("_context_tokens", "_end", "endpoint", "is_open", "tokens")
 
-    def __init__(self, endpoint: Endpoint, tokens: int, end: int) -> None:
+    def __init__(self, endpoint: Endpoint, tokens: int, context_tokens: int, end: int) -> None:
         self.endpoint = endpoint
         self.tokens = tokens
         self.is_open = True
+        self._context_tokens = context_tokens
         self._end = end
 
     def release_tokens(self) -> None:
@@ -142,6 +169,7 @@ class Reservation:
         if self.is_open:
             self.is_open = False
             self.endpoint.requests -= 1
+            self.endpoint.context_tokens -= self._context_tokens
             self.release_tokens()
 
 
@@ -154,12 +182,24 @@ class Seen:
     requests: int
     tokens: int
     labels: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    context_tokens: int = 0
+    prefill_tokens_per_s: float = DEFAULT_TOKENS_PER_S
+    cache_fullness: float = 0.0
 
 
 def seen(endpoint: Loaded) -> Seen:
     """A snapshot."""
     return Seen(
-        endpoint.address, endpoint.measures, endpoint.requests, endpoint.tokens, endpoint.labels
+        endpoint.address,
+        endpoint.measures,
+        endpoint.requests,
+        endpoint.tokens,
+        endpoint.labels,
+        endpoint.models,
+        endpoint.context_tokens,
+        endpoint.prefill_tokens_per_s,
+        endpoint.cache_fullness,
     )
 
 

@@ -100,6 +100,11 @@ class PrefixIndex:
             server.tokens -= blocks.pop(value)
             self._drop(value, bit)
 
+    def fullness(self, name: str) -> float:
+        """How much of a server's cache is known to be in use, 0 to 1."""
+        server = self._servers.get(name)
+        return server.tokens / server.capacity_tokens if server is not None else 0.0
+
     def remove(self, name: str) -> None:
         """A server is gone, and what it held with it."""
         server = self._servers.pop(name, None)

@@ -14,6 +14,21 @@ from pointsman.picker.scheduling.request import Wanted
 Filter = Callable[[Sequence[Loaded], Wanted], Sequence[Loaded]]
 
 
+def serves_model(endpoints: Sequence[Loaded], wanted: Wanted) -> Sequence[Loaded]:
+    """The servers whose own `/v1/models` lists the target; all where none does.
+
+    While adapters are rolled out, some servers of a pool have them and some do not, and one that
+    does not answers 404. Missing list: the server stays.
+    """
+    model = wanted.model
+    if model is None:
+        return endpoints
+    kept = [endpoint for endpoint in endpoints if not endpoint.models or model in endpoint.models]
+    if len(kept) == len(endpoints):
+        return endpoints
+    return kept or endpoints
+
+
 def lora_sticky_until_saturated(endpoints: Sequence[Loaded], wanted: Wanted) -> Sequence[Loaded]:
     """The servers that hold the adapter, while one of them is below saturation.
 

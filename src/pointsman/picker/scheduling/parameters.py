@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 from pointsman.picker.flow import saturation
 from pointsman.picker.flow.saturation import Detector
 from pointsman.picker.scheduling import filters, labels, scorers
+from pointsman.picker.scheduling.cost import CostModel
 from pointsman.picker.scheduling.filters import Filter
 from pointsman.picker.scheduling.memory import NoHitLru, SessionAffinity
 from pointsman.picker.scheduling.profile import Listener, Picking
@@ -277,6 +278,37 @@ class EncodeFilter(Parameters):
         """Make the plugin."""
         keep = partial(labels.by_label, label=labels.ROLE_LABEL, values=labels.ENCODES)
         return Plugin(filter=keep)
+
+
+class MarginalCostScorer(Parameters):
+    """The least that a request costs itself and others, in seconds. Our own."""
+
+    step_seconds: float = Field(0.012, ge=0)
+    seconds_per_request: float = Field(20e-6, ge=0)
+    seconds_per_token: float = Field(42e-9, ge=0)
+    externality: float = Field(1.0, ge=0, le=10)
+    hit_rate: float = Field(0.5, ge=0, le=1)
+    slack_seconds: float = Field(1.0, ge=0)
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        model = CostModel(
+            self.step_seconds,
+            self.seconds_per_request,
+            self.seconds_per_token,
+            self.externality,
+            self.hit_rate,
+            self.slack_seconds,
+        )
+        return Plugin(scorer=model.score)
+
+
+class ServedModelFilter(Parameters):
+    """Servers that list the model. Our own."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(filter=filters.serves_model)
 
 
 class LoraAffinityFilter(Parameters):

@@ -149,6 +149,7 @@ def _clamped(score: float) -> float:
 
 DEFAULT = Profile(
     filters=(
+        NamedFilter("served-model-filter", filters.serves_model),
         NamedFilter("lora-affinity-filter", filters.lora_sticky_until_saturated),
         NamedFilter("prefix-sticky-filter", filters.prefix_sticky_until_loaded),
     ),

@@ -14,6 +14,8 @@ class Wanted:
     """The target: a base model or an adapter, as the model server names it."""
     priority: int = 0
     prompt_tokens: int = 0
+    max_tokens: int | None = None
+    """The limit that the request sets on its answer."""
     cached_tokens: Mapping[str, int] = field(default_factory=dict)
     """Address to the tokens of this prompt that the server probably holds; absent: none."""
     hashed_tokens: int = 0
