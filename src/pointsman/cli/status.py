@@ -15,7 +15,7 @@ from pointsman.resources import kinds
 Row = dict[str, Any]
 
 _UNKNOWN = "-"
-_MESSAGE = 100
+_MESSAGE = 200
 """Characters of a message in a table; `-o json` has all of it."""
 
 
@@ -77,30 +77,40 @@ def _show_rest(answer: Row, quiet: bool) -> None:
 
 def _show_objects(objects: Sequence[Row], xds: Sequence[Row], quiet: bool) -> None:
     states = acknowledged(xds)
-    headers = ["OBJECT", "OF", "CONDITION", "STATUS", "REASON", "ENVOY", "MESSAGE"]
     rows: list[list[str]] = []
     for item in objects:
         state = states.get(item["object"], _UNKNOWN)
         shown = [c for c in item["conditions"] if not quiet or not _is_good(c, item)]
-        if not shown and state != "NACKED":
-            continue
-        for index, condition in enumerate(shown or [{}]):
-            is_first = index == 0
-            rows.append(
-                [
-                    item["object"] if is_first else "",
-                    condition.get("of", ""),
-                    condition.get("type", _UNKNOWN),
-                    _status_text(condition, item),
-                    condition.get("reason", ""),
-                    state if is_first else "",
-                    _short(condition.get("message", "")),
-                ]
-            )
+        if shown or state == "NACKED":
+            rows += _object_rows(item, state, shown)
     if rows:
-        tables.show(headers, rows)
+        tables.show(["OBJECT", "CONDITION", "STATUS", "REASON", "ENVOY", "MESSAGE"], rows)
     else:
         click.echo("all is as it should be" if quiet else "no object has a condition")
+
+
+def _object_rows(item: Row, state: str, conditions: Sequence[Row]) -> list[list[str]]:
+    """The object's own conditions beside its name, those of listeners and parents below it."""
+    rows: list[list[str]] = []
+    before = ""
+    if not conditions or conditions[0]["of"]:
+        rows.append([item["object"], "", "", "", state, ""])
+    for condition in conditions:
+        of = condition["of"]
+        lead = f"  {of}" if of and of != before else ""
+        before = of
+        is_first = not rows
+        rows.append(
+            [
+                item["object"] if is_first else lead,
+                condition.get("type", _UNKNOWN),
+                _status_text(condition, item),
+                condition.get("reason", ""),
+                state if is_first else "",
+                _short(condition.get("message", "")),
+            ]
+        )
+    return rows
 
 
 def acknowledged(xds: Iterable[Row]) -> dict[str, str]:

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 _GAP = "   "
+_LEAST_MESSAGE = 24
+"""Characters of a message beside which names are kept whole."""
 _GOOD = frozenset({"True", "Running", "Ready", "ACKED", "yes", "Accepted", "Programmed", "Active"})
 _BAD = frozenset({"False", "NACKED", "Failed", "CrashLoopBackOff", "no", "Invalid", "error"})
 _PENDING = frozenset({"Unknown", "Pending", "PENDING", "ContainerCreating", "<unset>"})
@@ -21,7 +23,8 @@ def show(
 ) -> None:
     """Print a table to stdout."""
     if sys.stdout.isatty():
-        Console().print(_rich(headers, rows, with_headers))
+        console = Console()
+        console.print(_rich(headers, rows, with_headers, console.width))
         return
     for line in plain_lines(headers, rows, with_headers=with_headers):
         click.echo(line)
@@ -42,10 +45,18 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _rich(headers: Sequence[str], rows: Sequence[Sequence[str]], with_headers: bool) -> Table:
+def _rich(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], with_headers: bool, width: int
+) -> Table:
     table = Table(box=None, show_header=with_headers, header_style="bold", pad_edge=False)
+    others = [i for i, header in enumerate(headers) if header != "MESSAGE"]
+    needed = sum(max(len(row[i]) for row in [headers, *rows]) + 2 for i in others)
+    # Messages are what gives way, as long as some of them is left.
+    messages = [len(cell) for row in rows for i, cell in enumerate(row) if i not in others]
+    least = min(_LEAST_MESSAGE, max(messages, default=0))
+    is_wide_enough = needed + least <= width or len(others) == len(headers)
     for header in headers:
-        table.add_column(header, overflow="fold", no_wrap=header in ("NAME", "AGE"))
+        table.add_column(header, overflow="fold", no_wrap=is_wide_enough and header != "MESSAGE")
     for row in rows:
         table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     return table
