@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from pointsman.picker.endpoints.measures import Measures
 from pointsman.picker.ends.rates import DEFAULT_TOKENS_PER_S, PrefillRate
@@ -173,16 +174,15 @@ class Reservation:
             self.release_tokens()
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """An endpoint as it was at one moment."""
+class Seen(NamedTuple):
+    """An endpoint as it was at one moment; a tuple, since every decision makes many."""
 
     address: str
     measures: Measures | None
     requests: int
     tokens: int
-    labels: Mapping[str, str] = field(default_factory=dict)
-    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    labels: Mapping[str, str] = MappingProxyType({})
+    models: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
     context_tokens: int = 0
     prefill_tokens_per_s: float = DEFAULT_TOKENS_PER_S
     cache_fullness: float = 0.0
