@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+
 from tests.modelserver.conftest import Served, Serving, until
 
 CHAT = [{"role": "user", "content": "Tell me of trains."}]
@@ -372,6 +373,35 @@ async def test_a_client_that_leaves_frees_its_place_at_once(served: Served) -> N
     assert engine.scheduler.pool.used == 0
 
 
+async def test_a_client_that_leaves_a_plain_answer_frees_its_place_too(served: Served) -> None:
+    body = {"prompt": "Hi", "max_tokens": 2000, "ignore_eos": True}
+    engine = served.replica.driver.engine
+    asking = asyncio.create_task(served.post("/v1/completions", body))
+    await until(lambda: bool(engine.scheduler.running))
+    asking.cancel()
+    await until(lambda: engine.is_idle)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": ["x"] * 1000, "n": 100},
+        {"prompt": ["x"] * 1000, "max_tokens": 2000, "ignore_eos": True},
+        {"prompt": ["x"] * 5000},
+    ],
+)
+async def test_one_request_cannot_ask_for_the_moon(served: Served, body: dict[str, Any]) -> None:
+    assert (await served.post("/v1/completions", body))[0] == 400
+
+
+async def test_an_answer_says_which_pod_gave_it(serving: Serving) -> None:
+    async with (
+        serving(pod="pod-1", namespace="default") as served,
+        served.client.post(served.url + "/v1/completions", json={"prompt": "Hi"}) as response,
+    ):
+        assert response.headers["x-inference-pod"] == "pod-1"
+
+
 async def test_a_full_queue_is_503_in_vllms_words(serving: Serving) -> None:
     async with serving(capacity={"max_queued_requests": 2}) as served:
         body = {"prompt": "Hi", "max_tokens": 50, "ignore_eos": True}
@@ -390,7 +420,9 @@ async def test_a_full_queue_is_503_in_vllms_words(serving: Serving) -> None:
 async def test_an_api_key_is_asked_for_where_one_is_set(serving: Serving) -> None:
     async with serving(api_keys=("secret",)) as served:
         body = {"prompt": "Hi"}
-        assert (await served.post("/v1/completions", body))[0] == 401
+        refused = (401, {"error": "Unauthorized"})
+        assert await served.post("/v1/completions", body) == refused
+        assert await served.get("/v1/models") == refused
         status, _ = await served.post("/v1/completions", body, Authorization="Bearer secret")
         assert status == 200
         assert (await served.get("/health"))[0] == 200

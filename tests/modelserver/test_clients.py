@@ -12,6 +12,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
+
 from tests.modelserver.conftest import Served
 
 WEATHER: dict[str, object] = {

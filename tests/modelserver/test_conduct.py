@@ -8,10 +8,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from tests.modelserver.conftest import Served, Serving, until
 
 from pointsman.modelserver.options import FailureOptions
 from pointsman.modelserver.server import drain
+from tests.modelserver.conftest import Served, Serving, until
 
 BODY = {"prompt": "Hi", "max_tokens": 20, "ignore_eos": True}
 
@@ -106,6 +106,9 @@ async def test_settings_change_while_the_server_runs(served: Served) -> None:
         {"failure_types": ["x"]},
         {"failure_types": [1]},
         {"time_scale": 0},
+        {"refuses_with": 5},
+        {"answer_median_tokens": 1e300},
+        {"timing": {"base_s": 1e300}},
         {"is_healthy": "yes"},
         {"timing": {"nope": 1}},
         {"timing": {"prefill_tokens_per_s": 0}},

@@ -13,12 +13,12 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 import zmq
 import zmq.asyncio
-from tests.modelserver.conftest import Served, Serving
 
 from pointsman.modelserver.engine import Sequence, token_array
 from pointsman.modelserver.engine.hashing import BlockHashes
 from pointsman.modelserver.events import with_offset
 from pointsman.modelserver.options import EventOptions
+from tests.modelserver.conftest import Served, Serving
 
 WAIT_S = 5
 

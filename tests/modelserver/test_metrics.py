@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from tests.modelserver.conftest import Served, Serving, until
 
 from pointsman.modelserver.histogram import Histogram, one_two_five
+from tests.modelserver.conftest import Served, Serving, until
 
 SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')

@@ -10,13 +10,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from tests.modelserver.conftest import Served, Serving, until
 
 from pointsman.modelserver.sidecar.gauges import SidecarMetrics, exposed
 from pointsman.modelserver.sidecar.reconciler import Pace, Reconciler
 from pointsman.modelserver.sidecar.rollout import RolloutError, parse_rollout
 from pointsman.modelserver.sidecar.target import Target
 from pointsman.modelserver.sidecar.watch import keep_reconciled
+from tests.modelserver.conftest import Served, Serving, until
 
 PACE = Pace(
     health_interval_s=0.01,

@@ -185,6 +185,8 @@ def options_from(flags: dict[str, Any]) -> ServerOptions:
         names_itself=flags["names_itself"],
         api_keys=tuple(filter(None, (*flags["api_key"], os.environ.get("VLLM_API_KEY")))),
         echoes_request_id=flags["enable_request_id_headers"],
+        pod=os.environ.get("POD_NAME", ""),
+        namespace=os.environ.get("POD_NAMESPACE", ""),
         startup_delay_s=flags["startup_delay"],
         shutdown_timeout_s=flags["shutdown_timeout"],
         drain=flags["drain"],

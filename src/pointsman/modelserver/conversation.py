@@ -15,8 +15,10 @@ MEDIA_TEXT_BYTES = 600
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
 
-def render(messages: Any, tools: list[dict[str, Any]]) -> str:
+def render(messages: Any, tools: Any) -> str:
     """The prompt for a list of messages, ending where the assistant begins to speak.
+
+    `tools` are declared before them; none may be null.
 
     Raises:
         RequestError: 400 if there are none or one has no shape that clients use.
@@ -26,6 +28,8 @@ def render(messages: Any, tools: list[dict[str, Any]]) -> str:
             400, "messages has to be a list with at least one message.", param="messages"
         )
     parts = []
+    if not isinstance(tools, list | None):
+        raise RequestError(400, "tools has to be a list.", param="tools")
     if tools:
         declared = "\n".join(orjson.dumps(tool).decode() for tool in tools)
         parts.append(f"<|im_start|>tools\n{declared}<|im_end|>\n")

@@ -6,10 +6,16 @@ bounds, local references). A schema that asks for more gets a value of the right
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 _DEPTH_LIMIT = 8
 """Nesting at which a value becomes null; schemas may refer to themselves."""
+
+_ITEMS_LIMIT = 16
+_LENGTH_LIMIT = 4096
+_BOUND_LIMIT = 1e15
+"""Items, characters and numbers that a schema can ask for at most."""
 
 _WORDS = ("signal", "platform", "junction", "express", "timetable", "siding", "lantern", "depot")
 
@@ -27,8 +33,8 @@ def _value(schema: dict[str, Any], root: dict[str, Any], seed: int, depth: int) 
     for fixed in ("const", "default"):
         if fixed in schema:
             return schema[fixed]
-    if schema.get("enum"):
-        options = schema["enum"]
+    options = schema.get("enum")
+    if isinstance(options, list) and options:
         return options[seed % len(options)]
     for group in ("anyOf", "oneOf", "allOf"):
         members = schema.get(group)
@@ -61,9 +67,9 @@ def _typed(schema: dict[str, Any], root: dict[str, Any], seed: int, depth: int) 
         }
     if kind == "array":
         items = schema.get("items")
-        count = max(int(schema.get("minItems", 1)), 1)
+        count = round(min(max(_bound(schema, "minItems", 1), 1), _ITEMS_LIMIT))
         entry = items if isinstance(items, dict) else {}
-        return [_value(entry, root, seed + place, depth + 1) for place in range(min(count, 16))]
+        return [_value(entry, root, seed + place, depth + 1) for place in range(count)]
     if kind in ("integer", "number"):
         return _number(schema, seed, is_whole=kind == "integer")
     if kind == "boolean":
@@ -74,19 +80,26 @@ def _typed(schema: dict[str, Any], root: dict[str, Any], seed: int, depth: int) 
 
 
 def _number(schema: dict[str, Any], seed: int, *, is_whole: bool) -> int | float:
-    least = schema.get("minimum", 0)
-    most = schema.get("maximum", max(least, 0) + 100)
+    least = _bound(schema, "minimum", 0)
     if "exclusiveMinimum" in schema:
-        least = schema["exclusiveMinimum"] + 1
+        least = _bound(schema, "exclusiveMinimum", 0) + 1
+    most = max(least, _bound(schema, "maximum", max(least, 0) + 100))
     if is_whole:
-        return int(least) + seed % max(1, int(most) - int(least) + 1)
-    return round(float(least) + (seed % 1000) / 1000 * (float(most) - float(least)), 3)
+        return math.ceil(least) + seed % max(1, math.floor(most) - math.ceil(least) + 1)
+    return round(least + (seed % 1000) / 1000 * (most - least), 3)
 
 
 def _text(schema: dict[str, Any], seed: int) -> str:
     word = _WORDS[seed % len(_WORDS)]
-    least = int(schema.get("minLength", 0))
-    while len(word) < min(least, 4096):
+    least = min(_bound(schema, "minLength", 0), _LENGTH_LIMIT)
+    while len(word) < least:
         word += " " + _WORDS[(seed + len(word)) % len(_WORDS)]
-    most = schema.get("maxLength")
-    return word if most is None else word[: int(most)]
+    return word[: round(max(0, min(_bound(schema, "maxLength", _LENGTH_LIMIT), _LENGTH_LIMIT)))]
+
+
+def _bound(schema: dict[str, Any], name: str, default: float) -> float:
+    """A number in a schema; what is none, or out of all proportion, counts as absent."""
+    value = schema.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _BOUND_LIMIT:
+        return default
+    return value

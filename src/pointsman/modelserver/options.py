@@ -60,6 +60,10 @@ class ServerOptions:
     api_keys: tuple[str, ...] = ()
     echoes_request_id: bool = False
     """--enable-request-id-headers."""
+    pod: str = ""
+    """POD_NAME: answers carry it as `x-inference-pod`, as those of llm-d's simulator do."""
+    namespace: str = ""
+    """POD_NAMESPACE, as `x-inference-namespace`."""
     startup_delay_s: float = 0.0
     """How long the port stays closed after the start, as while weights are loaded."""
     shutdown_timeout_s: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from aiohttp import hdrs, web
 
 from pointsman.modelserver.api.errors import (
     INTERNAL,
+    UNAUTHORIZED,
     UNAVAILABLE,
     RequestError,
     detail_response,
@@ -37,6 +39,8 @@ from pointsman.modelserver.prose import Prose
 from pointsman.modelserver.runtime import Conduct
 from pointsman.modelserver.served import ServedModels
 from pointsman.modelserver.traffic import HttpTraffic, write_process
+
+_log = logging.getLogger(__name__)
 
 _BODY_DEADLINE_S = 60.0
 """How long a client may take to send its body."""
@@ -122,11 +126,15 @@ class Replica:
         )
 
     def headers_for(self, request: web.BaseRequest) -> dict[str, str]:
-        """Headers that go with an answer."""
+        """Headers that go with an answer: which pod gave it, if known, and the request's id."""
+        headers = {}
+        if self.options.pod:
+            headers["x-inference-pod"] = self.options.pod
+            headers["x-inference-namespace"] = self.options.namespace
         given = request.headers.get("X-Request-Id")
         if given is not None and self.options.echoes_request_id:
-            return {"X-Request-Id": given}
-        return {}
+            headers["X-Request-Id"] = given
+        return headers
 
     def metrics_text(self) -> bytes:
         """The body of `/metrics`."""
@@ -174,6 +182,9 @@ class Replica:
         method = request.method
         if path in LORA_PATHS and not self._updates_adapters:
             return detail_response(404, "Not Found")
+        if path.startswith("/v1/") and not self._is_authorized(request):
+            problem = RequestError(401, UNAUTHORIZED, UNAUTHORIZED)
+            return json_response(problem.body(), problem.status)
         if method == hdrs.METH_POST and (handler := POST_HANDLERS.get(path)) is not None:
             return await self._answer(request, handler)
         if method in (hdrs.METH_GET, hdrs.METH_HEAD) and (get := self._gets.get(path)) is not None:
@@ -184,7 +195,6 @@ class Replica:
 
     async def _answer(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
         try:
-            self._authorize(request)
             body = await _read(request)
             if request.path in GENERATION_PATHS:
                 self._refuse_if_ending()
@@ -200,6 +210,12 @@ class Replica:
             if request.path in MESSAGES_PATHS:
                 return error_response(problem, headers)
             return json_response(problem.body(), problem.status, headers)
+        except (ConnectionError, TimeoutError):
+            raise  # the client is gone, or reads nothing: there is nobody to tell
+        except Exception:
+            # A mistake of ours must look like one of vLLM's, and say in the log what it was.
+            _log.exception("%s %s failed", request.method, request.path)
+            return json_response(RequestError(500, "Internal server error", INTERNAL).body(), 500)
         finally:
             self.failures.forget(request)
 
@@ -210,13 +226,12 @@ class Replica:
         if status:
             raise RequestError(status, "The server is ending.", UNAVAILABLE)
 
-    def _authorize(self, request: web.BaseRequest) -> None:
+    def _is_authorized(self, request: web.BaseRequest) -> bool:
         keys = self.options.api_keys
         if not keys:
-            return
+            return True
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if given not in keys and request.headers.get("x-api-key") not in keys:
-            raise RequestError(401, "Unauthorized", "Unauthorized")
+        return given in keys or request.headers.get("x-api-key") in keys
 
 
 async def _read(request: web.BaseRequest) -> Body:

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from pointsman.modelserver.replica import Replica
 
 
+_MEDIAN_LIMIT = 1_000_000
+_CONSTANT_LIMIT = 1e9
+"""A step that takes longer than this many seconds would not end."""
+
+
 @dataclasses.dataclass(slots=True)
 class Conduct:
     """How a replica behaves apart from its engine."""
@@ -54,6 +59,12 @@ def change(replica: Replica, wanted: dict[str, Any]) -> None:
     scale = float(wanted.get("time_scale", replica.driver.scale))
     if not 0 < scale <= 1e9:
         raise ValueError(f"time_scale is above 0 and at most 1e9, not {scale}")
+    refusal = wanted.get("refuses_with", 0)
+    if refusal and not 400 <= refusal <= 599:
+        raise ValueError(f"refuses_with is a status from 400 to 599, or 0, not {refusal}")
+    median = wanted.get("answer_median_tokens", 1)
+    if not 1 <= median <= _MEDIAN_LIMIT:
+        raise ValueError(f"answer_median_tokens is from 1 to {_MEDIAN_LIMIT}, not {median}")
     timing = _changed_timing(replica.driver.engine.timing, wanted.get("timing", {}))
     for field in dataclasses.fields(Conduct):
         if field.name in wanted:
@@ -79,8 +90,10 @@ def _changed_timing(timing: StepTiming, wanted: dict[str, Any]) -> StepTiming:
     for name, value in wanted.items():
         if name not in known:
             raise ValueError(f"unknown constant timing.{name}: one of {', '.join(known)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ValueError(f"timing.{name}: expected a number from 0 on, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"timing.{name}: expected a number, got {value!r}")
+        if not 0 <= value <= _CONSTANT_LIMIT:
+            raise ValueError(f"timing.{name}: expected 0 to {_CONSTANT_LIMIT:.0e}, got {value!r}")
     changed = dataclasses.replace(timing, **wanted)
     if changed.prefill_tokens_per_s <= 0:
         raise ValueError("timing.prefill_tokens_per_s has to be above 0")

@@ -130,8 +130,6 @@ async def running(options: ServerOptions, where: list[Address]) -> AsyncIterator
     listeners: list[Listener] = []
     outlets: list[Outlet] = []
     try:
-        if options.startup_delay_s:
-            await asyncio.sleep(options.startup_delay_s)
         prose = Prose(Tokenizer())
         for number, address in enumerate(where):
             listener = Listener(Replica(options, prose, number), address)
@@ -181,6 +179,17 @@ def on_end_of_input(stop: Callable[[], None]) -> None:
     threading.Thread(target=watch, name="end-of-input", daemon=True).start()
 
 
+async def _is_told_within(stop: asyncio.Event, delay_s: float) -> bool:
+    """Waits as long as the weights would take to load, unless told to stop before."""
+    if not delay_s:
+        return False
+    try:
+        async with asyncio.timeout(delay_s):
+            return await stop.wait()
+    except TimeoutError:
+        return False
+
+
 async def serve(
     options: ServerOptions,
     where: list[Address],
@@ -200,6 +209,8 @@ async def serve(
         loop.add_signal_handler(number, told)
     if exits_with_parent:
         on_end_of_input(stop.set)
+    if await _is_told_within(stop, options.startup_delay_s):
+        return
     async with running(options, where) as listeners:
         ready(listeners)
         await stop.wait()

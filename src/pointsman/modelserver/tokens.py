@@ -26,6 +26,9 @@ VOCABULARY_SIZE = 1 << 31
 _LETTERS = 1 << 30
 _LETTER_CHUNK = 6
 _BYTE_CHUNK = 3
+LONGEST_TOKEN = _LETTER_CHUNK
+"""Characters that one token stands for at most."""
+
 _CODE = {letter: code for code, letter in enumerate(ALPHABET, start=1)}
 _PIECES = re.compile(r" ?[^\W_]+|\s+|[\W_]")
 _UNKNOWN = "\ufffd".encode()

@@ -19,6 +19,7 @@ from pointsman.modelserver.api.fields import (
 from pointsman.modelserver.api.generation import (
     Choice,
     Generation,
+    encode,
     find_model,
     plan,
     request_id,
@@ -40,7 +41,7 @@ async def chat(replica: Replica, request: web.BaseRequest, body: Body) -> web.St
     served = find_model(replica, body)
     messages = body.get("messages")
     tools = read_tools(body)
-    prompt = replica.tokenizer.encode(render(messages, body.get("tools") or []))
+    prompt = encode(replica, render(messages, body.get("tools")))
     assert isinstance(messages, list)  # noqa: S101 - render has refused everything else
     said = last_user_text(messages)
     tool = choose_tool(

@@ -21,6 +21,7 @@ from pointsman.modelserver.api.generation import (
     Choice,
     Generation,
     as_ids,
+    encode,
     find_model,
     plan,
     request_id,
@@ -66,7 +67,7 @@ def read_prompts(replica: Replica, prompt: Any) -> list[array[int]]:
         RequestError: 400 for anything else.
     """
     if isinstance(prompt, str):
-        return [replica.tokenizer.encode(prompt)]
+        return [encode(replica, prompt)]
     if not isinstance(prompt, list) or not prompt:
         raise RequestError(400, "Either prompt or prompt_embeds must be provided.", param="prompt")
     if isinstance(prompt[0], int):
@@ -76,7 +77,7 @@ def read_prompts(replica: Replica, prompt: Any) -> list[array[int]]:
     prompts = []
     for entry in prompt:
         if isinstance(entry, str):
-            prompts.append(replica.tokenizer.encode(entry))
+            prompts.append(encode(replica, entry))
         elif isinstance(entry, list):
             prompts.append(_checked_ids(entry))
         else:

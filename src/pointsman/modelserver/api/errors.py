@@ -10,6 +10,7 @@ from aiohttp import web
 BAD_REQUEST = "BadRequestError"
 NOT_FOUND = "NotFoundError"
 UNAVAILABLE = "Service Unavailable"
+UNAUTHORIZED = "Unauthorized"
 INTERNAL = "InternalServerError"
 
 BUSY_MESSAGE = (
@@ -30,7 +31,9 @@ class RequestError(Exception):
         self.param = param
 
     def body(self) -> dict[str, Any]:
-        """The JSON body: the code repeats the status."""
+        """The JSON body: the code repeats the status. vLLM's 401 is a bare word."""
+        if self.status == 401 and self.kind == UNAUTHORIZED:
+            return {"error": UNAUTHORIZED}
         return {
             "error": {
                 "message": self.message,

@@ -18,9 +18,17 @@ from pointsman.modelserver.engine import Sequence
 from pointsman.modelserver.engine.sequences import ID_TYPE
 from pointsman.modelserver.prose import Answer, cut_at_stop, natural_length, seed_of
 from pointsman.modelserver.served import Served
+from pointsman.modelserver.tokens import LONGEST_TOKEN
 
 if TYPE_CHECKING:
     from pointsman.modelserver.replica import Replica
+
+
+_CHOICES_LIMIT = 1024
+"""Most answers of one request, over all its prompts."""
+
+_PLANNED_TOKENS_LIMIT = 1_000_000
+"""Most tokens that the answers of one request may come to: they are planned at once."""
 
 
 @dataclass(slots=True)
@@ -114,6 +122,25 @@ class Generation:
         return Usage(sum(prompts.values()), cached, completion)
 
 
+def encode(replica: Replica, text: str) -> array[int]:
+    """The token ids of a prompt.
+
+    A text that cannot fit, whatever its tokens are, is refused before it is looked at.
+
+    Raises:
+        RequestError: 400 if it is far too long.
+    """
+    longest = replica.models.max_model_len
+    if len(text) > longest * LONGEST_TOKEN:
+        raise RequestError(
+            400,
+            f"This model's maximum context length is {longest} tokens. However, your prompt has"
+            f" {len(text)} characters, which cannot be fewer.",
+            param="input_text",
+        )
+    return replica.tokenizer.encode(text)
+
+
 def usage_after(choice: Choice, tokens: int) -> dict[str, object]:
     """The `usage` of one choice after so many tokens, for chunks that carry it."""
     sequence = choice.sequence
@@ -154,7 +181,10 @@ def plan(
     Raises:
         RequestError: 400 if a prompt is empty or too long.
     """
+    if len(prompts) * sampling.choices > _CHOICES_LIMIT:
+        raise RequestError(400, f"At most {_CHOICES_LIMIT} answers in all.", param="n")
     base = sampling.seed_base(replica.next_request())
+    planned = 0
     choices: list[Choice] = []
     for prompt in prompts:
         limit = _token_limit(replica, len(prompt), sampling)
@@ -162,6 +192,11 @@ def plan(
         for index in range(sampling.choices):
             seed = seed_of(replica.options.seed, served.name, checksum, base, index)
             answer = _answer(replica, served, sampling, seed, limit, script)
+            planned += len(answer.ids)
+            if planned > _PLANNED_TOKENS_LIMIT:
+                raise RequestError(
+                    400, f"At most {_PLANNED_TOKENS_LIMIT} output tokens in one request.", param="n"
+                )
             number = len(choices)
             choices.append(
                 Choice(number, answer, sequence_for(served, name, prompt, sampling, answer, number))

@@ -9,7 +9,14 @@ from aiohttp import web
 
 from pointsman.modelserver.api.errors import RequestError, json_response
 from pointsman.modelserver.api.fields import Body, Sampling, flag, integer, number, stop_strings
-from pointsman.modelserver.api.generation import Choice, Generation, find_model, plan, request_id
+from pointsman.modelserver.api.generation import (
+    Choice,
+    Generation,
+    encode,
+    find_model,
+    plan,
+    request_id,
+)
 from pointsman.modelserver.api.stream import stream_tokens
 from pointsman.modelserver.api.tools import ToolCall, call, choose_tool, read_tools
 from pointsman.modelserver.conversation import content_text, last_user_text, render
@@ -40,7 +47,7 @@ async def messages(replica: Replica, request: web.BaseRequest, body: Body) -> we
     max_tokens = integer(body, "max_tokens", least=1)
     if max_tokens is None:
         raise RequestError(400, "max_tokens: Field required", param="max_tokens")
-    prompt = replica.tokenizer.encode(_prompt(body))
+    prompt = encode(replica, _prompt(body))
     conversation = body["messages"]
     said = last_user_text(conversation)
     tool = choose_tool(
@@ -70,7 +77,7 @@ async def count_tokens(
 ) -> web.StreamResponse:
     """`/v1/messages/count_tokens`."""
     find_model(replica, body)
-    return json_response({"input_tokens": len(replica.tokenizer.encode(_prompt(body)))})
+    return json_response({"input_tokens": len(encode(replica, _prompt(body)))})
 
 
 def _prompt(body: Body) -> str:
@@ -78,7 +85,7 @@ def _prompt(body: Body) -> str:
     system = body.get("system")
     if system is not None and isinstance(conversation, list):
         conversation = [{"role": "system", "content": content_text(system)}, *conversation]
-    return render(conversation, body.get("tools") or [])
+    return render(conversation, body.get("tools"))
 
 
 def _has_result(message: Any) -> bool:

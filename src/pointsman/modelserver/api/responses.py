@@ -19,7 +19,14 @@ from pointsman.modelserver.api.fields import (
     number,
     text,
 )
-from pointsman.modelserver.api.generation import Choice, Generation, find_model, plan, request_id
+from pointsman.modelserver.api.generation import (
+    Choice,
+    Generation,
+    encode,
+    find_model,
+    plan,
+    request_id,
+)
 from pointsman.modelserver.api.stream import EventStream, stream_tokens
 from pointsman.modelserver.api.tools import ToolCall, call, choose_tool, read_tools
 from pointsman.modelserver.conversation import last_user_text, render
@@ -38,7 +45,7 @@ async def responses(replica: Replica, request: web.BaseRequest, body: Body) -> w
             404, "Responses are not stored here.", "NotFoundError", "previous_response_id"
         )
     conversation = _conversation(body)
-    prompt = replica.tokenizer.encode(render(conversation, body.get("tools") or []))
+    prompt = encode(replica, render(conversation, body.get("tools")))
     said = last_user_text(conversation)
     tool = choose_tool(
         read_tools(body),

@@ -9,7 +9,7 @@ from aiohttp import web
 from pointsman.modelserver.api.completions import read_prompts
 from pointsman.modelserver.api.errors import RequestError, json_response
 from pointsman.modelserver.api.fields import Body, flag
-from pointsman.modelserver.api.generation import find_model
+from pointsman.modelserver.api.generation import encode, find_model
 from pointsman.modelserver.conversation import render
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ async def tokenize(replica: Replica, request: web.BaseRequest, body: Body) -> we
     """The token ids of a prompt or of a conversation."""
     find_model(replica, body)
     if "messages" in body:
-        ids = replica.tokenizer.encode(render(body["messages"], body.get("tools") or []))
+        ids = encode(replica, render(body["messages"], body.get("tools")))
     else:
         prompts = read_prompts(replica, body.get("prompt"))
         if len(prompts) != 1:

@@ -107,6 +107,9 @@ class Engine:
     def submit(self, sequence: Sequence, now_s: float) -> None:
         """Queues a sequence. Call `advance(now_s)` first if steps may have ended by now.
 
+        If the engine is behind all the same (time runs very fast), the sequence arrives when the
+        step under way ends: otherwise it could be admitted before it arrived.
+
         Raises:
             QueueFullError: if a queue limit is reached.
             TooLongError: if it would not fit even alone.
@@ -120,7 +123,7 @@ class Engine:
             raise QueueFullError("max_num_queued_tokens")
         self._orders += 1
         sequence.order = self._orders
-        sequence.arrival_s = now_s
+        sequence.arrival_s = now_s if self._step is None else min(now_s, self._step.end_s)
         sequence.state = State.WAITING
         if self._step is None:
             self._free_since_s = max(self._free_since_s, now_s)
