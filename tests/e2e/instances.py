@@ -156,6 +156,17 @@ def processes_with(text: str) -> dict[int, str]:
     return found
 
 
+def unix_json(path: Path, query: str) -> Any:
+    """What an HTTP server on a Unix socket answers."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        client.connect(str(path))
+        client.sendall(f"GET {query} HTTP/1.0\r\nhost: x\r\n\r\n".encode())
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        return json.loads(answer.read())
+
+
 @contextmanager
 def running(
     *paths: str | Path,

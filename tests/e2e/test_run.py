@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pointsman.cli.run import example_path
-from tests.e2e.instances import Instance, eventually, free_port, processes_with, running
+from tests.e2e.instances import Instance, eventually, free_port, processes_with, running, unix_json
 
 EXAMPLE = Path(example_path())
 
@@ -255,6 +256,21 @@ def test_a_pod_with_an_address_in_its_file_is_routed_to_and_not_started(tmp_path
         assert instance.pids("modelserver") == {}
         refused = instance.complete(8080, "support")
         assert refused.status == 503
+
+
+def test_the_picker_learns_from_envoys_log_how_fast_a_server_reads(example: Instance) -> None:
+    prompt = "a word and another " * 200
+    numbers = itertools.count()
+
+    def learnt() -> list[float]:
+        for number in itertools.islice(numbers, 6):
+            # No prompt begins like one before: what is cached says nothing about reading.
+            text = f"{number} {prompt}"
+            assert example.complete(8080, "support", prompt=text, max_tokens=1).status == 200
+        rows = unix_json(example.folder / "picker-admin.sock", "/endpoints")
+        return [row["prefill_tokens_per_s"] for row in rows if row["prefill_tokens_per_s"]]
+
+    assert min(eventually(learnt)) > 0
 
 
 PATCH = """\

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
@@ -38,6 +39,7 @@ def envoy_listener(
     port_name: str,
     bound: Sequence[BoundListener],
     filters: Sequence[HttpFilter],
+    logs: Sequence[accesslog_pb2.AccessLog],
     options: Options,
 ) -> EnvoyResource:
     """The listener of a port that the Gateway listeners `bound` share.
@@ -45,7 +47,7 @@ def envoy_listener(
     `filters` are (name, configuration) of what routes may switch on, in order.
     """
     port = bound[0].spec.port
-    manager = connection_manager(port_name, port, filters)
+    manager = connection_manager(port_name, port, filters, logs)
     message = listener_pb2.Listener(
         name=port_name,
         address=socket_address(options.bind_address, options.bound_port(port)),
@@ -61,7 +63,10 @@ def envoy_listener(
 
 
 def connection_manager(
-    port_name: str, port: int, filters: Sequence[HttpFilter]
+    port_name: str,
+    port: int,
+    filters: Sequence[HttpFilter],
+    logs: Sequence[accesslog_pb2.AccessLog],
 ) -> hcm_pb2.HttpConnectionManager:
     """What speaks HTTP on a port."""
     return hcm_pb2.HttpConnectionManager(
@@ -77,6 +82,7 @@ def connection_manager(
                 "typed_config": packed(router_pb2.Router(suppress_envoy_headers=True)),
             },
         ],
+        access_log=logs,
         common_http_protocol_options={"headers_with_underscores_action": "REJECT_REQUEST"},
         http2_protocol_options={
             "max_concurrent_streams": wrapped(MAX_CONCURRENT_STREAMS),

@@ -18,8 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.extensions.access_loggers.grpc.v3 import als_pb2
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
@@ -49,6 +51,11 @@ FOREIGN_PICKER_STREAM_S = 60.0
 """Ends a foreign picker's stream that hangs: no message timeout fires in full duplex."""
 PICKER_STREAM_WINDOW_BYTES = 16 * 1024 * 1024
 PICKER_CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024
+
+PICK_LOG_FLUSH_S = 0.2
+PICK_LOG_BUFFER_BYTES = 64 * 1024
+TTFT_FORMAT = "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:us)%"
+"""Microseconds from the request's first byte to the first byte of the answer's body."""
 
 FAIL_OPEN = "FailOpen"
 
@@ -176,11 +183,41 @@ def pool_filter() -> ext_proc_pb2.ExternalProcessor:
         message_timeout=seconds(PICKER_MESSAGE_TIMEOUT_S),
         max_message_timeout=seconds(PICKER_MAX_MESSAGE_TIMEOUT_S),
         metadata_options={
-            "receiving_namespaces": {"untyped": [headers.DESTINATION_NAMESPACE]},
+            "receiving_namespaces": {
+                "untyped": [headers.DESTINATION_NAMESPACE, headers.PICK_NAMESPACE]
+            },
             "forwarding_namespaces": {
                 "untyped": [headers.DESTINATION_NAMESPACE, headers.SUBSET_NAMESPACE]
             },
         },
+    )
+
+
+def pick_log() -> accesslog_pb2.AccessLog:
+    """Tells our picker how the requests that it picked for went, in batches, after their end.
+
+    Only requests that carry a pick's number are told of. Nothing is released by it: entries may be
+    lost.
+    """
+    number = {
+        "filter": headers.PICK_NAMESPACE,
+        "path": [{"key": headers.PICK_KEY}],
+        "value": {"present_match": True},
+    }
+    config = als_pb2.HttpGrpcAccessLogConfig(
+        common_config={
+            "log_name": "picks",
+            "transport_api_version": "V3",
+            "grpc_service": {"envoy_grpc": {"cluster_name": names.OWN_PICKER_CLUSTER}},
+            "buffer_flush_interval": seconds(PICK_LOG_FLUSH_S),
+            "buffer_size_bytes": wrapped(PICK_LOG_BUFFER_BYTES),
+            "custom_tags": [{"tag": headers.TTFT_TAG, "value": TTFT_FORMAT}],
+        }
+    )
+    return accesslog_pb2.AccessLog(
+        name="envoy.access_loggers.http_grpc",
+        filter={"metadata_filter": {"matcher": number, "match_if_key_not_found": wrapped(False)}},
+        typed_config=packed(config),
     )
 
 

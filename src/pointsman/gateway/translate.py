@@ -80,7 +80,8 @@ def translate(store: Store, options: Options) -> Translation:
     for port_name, sharing in _by_port(bound).items():
         here = [item for item in attachments if item.listener.port_name == port_name]
         filters = _filters(here, served, policies, pool_map)
-        resources.append(listeners.envoy_listener(port_name, sharing, filters, options))
+        logs = [pools.pick_log()] if _asks_own_picker(here, served, pool_map) else []
+        resources.append(listeners.envoy_listener(port_name, sharing, filters, logs, options))
         resources.append(
             virtual_hosts.route_configuration(
                 port_name, sharing, here, served, policies, lambda ref: pool_map[ref].picker
@@ -133,19 +134,36 @@ def _filters(
 ) -> list[listeners.HttpFilter]:
     """What the routes of a listener may switch on: policies' processors first, then the pools'."""
     found: dict[str, listeners.HttpFilter] = {}
-    asks_picker = False
     for item in attachments:
         policy = policies.of(item.route.ref, item.listener.gateway.ref)
         for processor in policy.processors if policy is not None else ():
             found[processor.filter_name] = (processor.filter_name, processor.config)
-        asks_picker = asks_picker or any(
-            pool_map[destination.ref].picker is not None
-            for rule in served[item.route.ref]
-            for destination in rule.pools
-        )
-    if asks_picker:
+    if _pickers(attachments, served, pool_map):
         found[names.POOL_FILTER] = (names.POOL_FILTER, pools.pool_filter())
     return list(found.values())
+
+
+def _asks_own_picker(
+    attachments: Sequence[attachment.Attachment],
+    served: Mapping[Ref, Sequence[rules.Rule]],
+    pool_map: Mapping[Ref, ServedPool],
+) -> bool:
+    return any(picker.is_own for picker in _pickers(attachments, served, pool_map))
+
+
+def _pickers(
+    attachments: Sequence[attachment.Attachment],
+    served: Mapping[Ref, Sequence[rules.Rule]],
+    pool_map: Mapping[Ref, ServedPool],
+) -> list[pools.Picker]:
+    """Who picks for the pools behind the routes of a listener."""
+    return [
+        picker
+        for item in attachments
+        for rule in served[item.route.ref]
+        for destination in rule.pools
+        if (picker := pool_map[destination.ref].picker) is not None
+    ]
 
 
 def _served_pools(
