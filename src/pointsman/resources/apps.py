@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Self
-
-from pydantic import model_validator
+from typing import ClassVar
 
 from pointsman.resources.base import Kind, Model, Resource
 from pointsman.resources.core import PodTemplate
-from pointsman.resources.fields import Broken, Count32, obey
+from pointsman.resources.fields import Broken, Count32
 from pointsman.resources.selectors import LabelSelector
 
 
@@ -29,10 +27,6 @@ class DeploymentSpec(Model):
     replicas: Count32 = 1
     selector: LabelSelector
     template: PodTemplate
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         if not self.selector.match_labels and not self.selector.match_expressions:

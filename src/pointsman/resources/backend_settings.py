@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pointsman.resources.base import Model
 from pointsman.resources.fields import (
@@ -16,7 +16,6 @@ from pointsman.resources.fields import (
     Int32,
     IntOrString,
     UInt32,
-    obey,
     set_for_type,
 )
 
@@ -70,10 +69,6 @@ class HealthCheckPayload(Model):
     text: str | None = None
     binary: str | None = None
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         fields = (("Text", "text", self.text), ("Binary", "binary", self.binary))
         yield from set_for_type(self.type, fields)
@@ -112,10 +107,6 @@ class ActiveHealthCheck(Model):
     http: HTTPHealthCheck | None = None
     tcp: TCPHealthCheck | None = None
     grpc: GRPCHealthCheck | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         fields = (("HTTP", "http", self.http), ("TCP", "tcp", self.tcp))
@@ -174,10 +165,6 @@ class ConsistentHash(Model):
     cookie: HashCookie | None = None
     table_size: Annotated[int, Field(strict=True, ge=2, le=5_000_011)] = 65537
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         fields = (("Header", "header", self.header), ("Cookie", "cookie", self.cookie))
         yield from set_for_type(self.type, fields)
@@ -195,10 +182,6 @@ class LoadBalancer(Model):
     type: Literal["ConsistentHash", "LeastRequest", "Random", "RoundRobin"]
     consistent_hash: ConsistentHash | None = None
     slow_start: SlowStart | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         fields = (("ConsistentHash", "consistentHash", self.consistent_hash),)

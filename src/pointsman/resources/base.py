@@ -6,6 +6,7 @@ mapping, because Pointsman writes it and never decides on what it says.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -14,11 +15,13 @@ from pydantic.alias_generators import to_camel
 
 from pointsman.resources.fields import (
     OBJECT_NAME,
+    Broken,
     Integer,
     LabelKey,
     LabelValue,
     NamespaceOrNone,
     Timestamp,
+    rules_error,
 )
 
 DEFAULT_NAMESPACE = "default"
@@ -45,6 +48,16 @@ class Model(BaseModel):
         if isinstance(data, dict) and (cls.UNUSED or None in data.values()):
             return {k: v for k, v in data.items() if v is not None and k not in cls.UNUSED}
         return data
+
+    @model_validator(mode="after")
+    def _obeys(self) -> Self:
+        if problems := tuple(self._broken()):
+            raise rules_error(problems)
+        return self
+
+    def _broken(self) -> Iterable[Broken]:
+        """The rules over several fields that do not hold; all are told at once."""
+        return ()
 
     def to_dict(self) -> dict[str, Any]:
         """The value as users write it: camelCase, defaults shown, nothing for what is empty."""

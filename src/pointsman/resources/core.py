@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,7 +22,6 @@ from pointsman.resources.fields import (
     Int32,
     IntOrString,
     Port,
-    obey,
     rules_error,
     unique,
 )
@@ -84,10 +83,6 @@ class ServiceSpec(Model):
     external_name: str | None = None
     publish_not_ready_addresses: Flag = False
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         if self.type == "ExternalName":
             if not self.external_name:
@@ -144,10 +139,6 @@ class Secret(Resource):
         folded = {k: base64.b64encode(v.encode()).decode() for k, v in plain.items()}
         rest = {k: v for k, v in value.items() if k != "stringData"}
         return {**rest, "data": {**(rest.get("data") or {}), **folded}}
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         for key, text in self.data.items():
@@ -355,10 +346,6 @@ class PodSpec(Lenient):
     service_account_name: str = ""
     node_name: str = ""
     priority: Int32 | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         yield from unique("containers", [c.name for c in self.containers], "the container's name")

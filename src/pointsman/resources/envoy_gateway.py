@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pointsman.resources.backend_settings import BackendSettings
 from pointsman.resources.base import Kind, Lenient, Model, Resource
@@ -21,7 +21,6 @@ from pointsman.resources.fields import (
     ObjectName,
     Port,
     SectionName,
-    obey,
 )
 from pointsman.resources.filter_code import Lua, Wasm
 from pointsman.resources.gateways import GROUP as GATEWAY_GROUP
@@ -79,10 +78,6 @@ class BackendEndpoint(Model):
     ip: IPEndpoint | None = None
     unix: UnixSocket | None = None
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         given = [item for item in (self.fqdn, self.ip, self.unix) if item is not None]
         if len(given) != 1:
@@ -100,10 +95,6 @@ class BackendSpec(Model):
         ...,
     ] = ()
     fallback: Flag | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         named = [item.fqdn is not None for item in self.endpoints]
@@ -135,10 +126,6 @@ class TargetSelector(Model):
     kind: KindName
     match_labels: dict[str, str]
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         if self.group != GATEWAY_GROUP:
             yield ("group",), f"must be {GATEWAY_GROUP}"
@@ -153,10 +140,6 @@ class ExtensionBackendRef(Model):
     namespace: NamespaceName | None = None
     port: Port | None = None
     fallback: Flag | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         if self.kind not in ("Service", "Backend"):
@@ -188,10 +171,6 @@ class ExtProcMetadata(Model):
     accessible_namespaces: tuple[str, ...] = ()
     writable_namespaces: tuple[str, ...] = Field(default=(), max_length=8)
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         for position, namespace in enumerate(self.writable_namespaces):
             if namespace.startswith("envoy.filters.http"):
@@ -210,10 +189,6 @@ class ExtProc(Model):
     fail_open: Flag = False
     processing_mode: ProcessingMode | None = None
     metadata: ExtProcMetadata | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         if self.backend_ref is not None:
@@ -236,10 +211,6 @@ class ExtensionPolicySpec(Model):
         """The named targets, whichever field they are written in."""
         single = (self.target_ref,) if self.target_ref is not None else ()
         return single + (self.target_refs or ())
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         given = (self.target_ref is not None) + (self.target_refs is not None)

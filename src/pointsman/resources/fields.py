@@ -7,12 +7,10 @@ server is: `"8080"` is not a port.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from pydantic_core import PydanticCustomError
-
-M = TypeVar("M", bound=BaseModel)
 
 OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 TIMESTAMP = (
@@ -83,14 +81,6 @@ Where = tuple[str | int, ...]
 """A way into a value, in the names that users write: `("listeners", 1, "tls")`."""
 Broken = tuple[Where, str]
 """A rule that does not hold: where, and what would be right."""
-
-
-def obey(value: M, broken: Iterable[Broken]) -> M:
-    """Return `value`, or raise all of its broken rules at once (for use in a model validator)."""
-    problems = list(broken)
-    if problems:
-        raise rules_error(problems)
-    return value
 
 
 def rules_error(broken: Iterable[Broken]) -> PydanticCustomError:

@@ -6,9 +6,9 @@ Read so that mistakes in it are told; not run, which a condition says.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pointsman.resources.base import Model
 from pointsman.resources.fields import (
@@ -18,7 +18,6 @@ from pointsman.resources.fields import (
     KindName,
     NamespaceName,
     ObjectName,
-    obey,
     set_for_type,
 )
 
@@ -35,10 +34,6 @@ class LuaValueRef(Model):
     kind: KindName
     name: ObjectName
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         if self.kind != "ConfigMap" or self.group:
             yield ("kind",), "must be ConfigMap, of the core group"
@@ -50,10 +45,6 @@ class Lua(Model):
     type: Literal["Inline", "ValueRef"] = "Inline"
     inline: str | None = None
     value_ref: LuaValueRef | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         fields = (("Inline", "inline", self.inline), ("ValueRef", "valueRef", self.value_ref))
@@ -75,10 +66,6 @@ class PullSecretRef(Model):
     name: ObjectName
     namespace: NamespaceName | None = None
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         if self.kind != "Secret":
             yield ("kind",), f"must be Secret, is {self.kind}"
@@ -99,10 +86,6 @@ class WasmCode(Model):
     http: WasmHTTP | None = None
     image: WasmImage | None = None
     pull_policy: Literal["IfNotPresent", "Always"] | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         fields = (("HTTP", "http", self.http), ("Image", "image", self.image))

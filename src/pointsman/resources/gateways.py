@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pointsman.resources.base import Kind, Model, Resource
 from pointsman.resources.fields import (
@@ -23,7 +23,6 @@ from pointsman.resources.fields import (
     ObjectName,
     Port,
     SectionName,
-    obey,
     repeated,
     unique,
 )
@@ -96,10 +95,6 @@ class ListenerTLS(Model):
     certificate_refs: tuple[SecretObjectRef, ...] = Field(default=(), max_length=64)
     options: dict[str, Option] = Field(default_factory=dict, max_length=16)
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         if self.mode == "Terminate" and not self.certificate_refs and not self.options:
             yield ("certificateRefs",), "is required when mode is Terminate (or give options)"
@@ -143,10 +138,6 @@ class GatewayAddress(Model):
     type: str = Field(default="IPAddress", min_length=1, max_length=253, pattern=ADDRESS_TYPE)
     value: str | None = Field(default=None, max_length=253)
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         if self.value is None:
             return
@@ -178,10 +169,6 @@ class Infrastructure(Model):
     labels: dict[str, LabelValue] = Field(default_factory=dict, max_length=8)
     annotations: dict[str, Option] = Field(default_factory=dict, max_length=16)
     parameters_ref: InfrastructureParametersRef | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         for field, keys in (("labels", self.labels), ("annotations", self.annotations)):
@@ -231,9 +218,8 @@ class FrontendTLS(Model):
     default: FrontendTLSConfig
     per_port: tuple[FrontendTLSPort, ...] = Field(default=(), max_length=64)
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, unique("perPort", [item.port for item in self.per_port], "port"))
+    def _broken(self) -> Iterator[Broken]:
+        yield from unique("perPort", [item.port for item in self.per_port], "port")
 
 
 class BackendTLS(Model):
@@ -258,10 +244,6 @@ class GatewaySpec(Model):
     infrastructure: Infrastructure | None = None
     allowed_listeners: AllowedListeners | None = None
     tls: GatewayTLS | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         for position, listener in enumerate(self.listeners):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pointsman.resources.base import Kind, Model, Resource
 from pointsman.resources.durations import gateway_seconds
@@ -27,7 +27,6 @@ from pointsman.resources.fields import (
     PreciseHostname,
     SectionName,
     Weight,
-    obey,
     set_for_type,
     unique,
 )
@@ -84,11 +83,7 @@ class BackendObjectRef(Model):
     namespace: NamespaceName | None = None
     port: Port | None = None
 
-    @model_validator(mode="after")
-    def _needs_port(self) -> Self:
-        return obey(self, self._port_rule())
-
-    def _port_rule(self) -> Iterator[Broken]:
+    def _broken(self) -> Iterator[Broken]:
         if self.group == "" and self.kind == "Service" and self.port is None:
             yield ("port",), "is required for a Service"
 
@@ -115,10 +110,6 @@ class PathMatch(Model):
     type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
     value: str = Field(default="/", max_length=1024)
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         if self.type == "RegularExpression":
             return
@@ -142,10 +133,6 @@ class RouteMatch(Model):
     query_params: tuple[QueryParamMatch, ...] = Field(default=(), max_length=16)
     method: Method | None = None
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         yield from unique("headers", [item.name for item in self.headers], "name")
         yield from unique("queryParams", [item.name for item in self.query_params], "name")
@@ -165,10 +152,6 @@ class HeaderModifier(Model):
     add: tuple[HTTPHeader, ...] = Field(default=(), max_length=16)
     remove: tuple[str, ...] = Field(default=(), max_length=16)
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         yield from unique("set", [item.name for item in self.set], "name")
         yield from unique("add", [item.name for item in self.add], "name")
@@ -180,10 +163,6 @@ class Fraction(Model):
 
     numerator: Count32
     denominator: Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)] = 100
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         if self.numerator > self.denominator:
@@ -197,10 +176,6 @@ class RequestMirror(Model):
     percent: Annotated[int, Field(strict=True, ge=0, le=100)] | None = None
     fraction: Fraction | None = None
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         if self.percent is not None and self.fraction is not None:
             yield ("fraction",), "must not be set when percent is"
@@ -212,10 +187,6 @@ class PathModifier(Model):
     type: Literal["ReplaceFullPath", "ReplacePrefixMatch"]
     replace_full_path: str | None = Field(default=None, max_length=1024)
     replace_prefix_match: str | None = Field(default=None, max_length=1024)
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         fields = (
@@ -252,10 +223,6 @@ class CORS(Model):
     expose_headers: tuple[HeaderName, ...] = Field(default=(), max_length=64)
     max_age: Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)] = 5
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         lists: tuple[tuple[str, Sequence[str]], ...] = (
             ("allowOrigins", self.allow_origins),
@@ -288,10 +255,6 @@ class RouteFilter(Model):
     url_rewrite: URLRewrite | None = None
     cors: CORS | None = None
     extension_ref: ExtensionRef | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         fields = (
@@ -334,9 +297,9 @@ class HTTPBackendRef(BackendObjectRef):
     weight: Weight = 1
     filters: Filters = ()
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, _filter_rules(self.filters))
+    def _broken(self) -> Iterator[Broken]:
+        yield from super()._broken()
+        yield from _filter_rules(self.filters)
 
 
 class Timeouts(Model):
@@ -344,10 +307,6 @@ class Timeouts(Model):
 
     request: Duration | None = None
     backend_request: Duration | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         if self.request is None or self.backend_request is None:
@@ -380,10 +339,6 @@ class SessionPersistence(Model):
     type: Literal["Cookie", "Header"] = "Cookie"
     cookie_config: CookieConfig | None = None
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         permanent = self.cookie_config and self.cookie_config.lifetime_type == "Permanent"
         if permanent and self.absolute_timeout is None:
@@ -402,10 +357,6 @@ class RouteRule(Model):
     timeouts: Timeouts | None = None
     retry: Retry | None = None
     session_persistence: SessionPersistence | None = None
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         yield from _filter_rules(self.filters)
@@ -429,10 +380,6 @@ class HTTPRouteSpec(Model):
     parent_refs: tuple[ParentRef, ...] = Field(default=(), max_length=32)
     hostnames: tuple[Hostname, ...] = Field(default=(), max_length=16)
     rules: tuple[RouteRule, ...] = Field(default=(RouteRule(),), min_length=1, max_length=16)
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         yield from parent_ref_rules(self.parent_refs)

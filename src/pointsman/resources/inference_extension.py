@@ -7,9 +7,9 @@ newer, so that nothing but this module and the status writer knows of the older 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pointsman.resources.base import Kind, Model, Resource
 from pointsman.resources.fields import (
@@ -20,7 +20,6 @@ from pointsman.resources.fields import (
     LabelValue,
     ObjectName,
     Port,
-    obey,
     unique,
 )
 
@@ -55,10 +54,6 @@ class EndpointPickerRef(Model):
     port: PortNumber | None = None
     failure_mode: FailureMode = "FailClose"
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
-
     def _broken(self) -> Iterator[Broken]:
         if self.kind == "Service" and self.port is None:
             yield ("port",), "is required when kind is 'Service'"
@@ -72,9 +67,8 @@ class InferencePoolSpec(Model):
     app_protocol: Literal["http", "kubernetes.io/h2c"] = "http"
     endpoint_picker_ref: EndpointPickerRef | None = None
 
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, unique("targetPorts", [p.number for p in self.target_ports], "number"))
+    def _broken(self) -> Iterator[Broken]:
+        yield from unique("targetPorts", [port.number for port in self.target_ports], "number")
 
 
 class InferencePool(Resource):
@@ -156,10 +150,6 @@ class InferenceModelSpec(Model):
     criticality: Criticality | None = None
     target_models: tuple[TargetModel, ...] = Field(default=(), max_length=10)
     pool_ref: PoolRef
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         unweighted = [i for i, target in enumerate(self.target_models) if target.weight is None]

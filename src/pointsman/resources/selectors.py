@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pointsman.resources.base import Model
-from pointsman.resources.fields import Broken, LabelKey, LabelValue, obey
+from pointsman.resources.fields import Broken, LabelKey, LabelValue
 
 Operator = Literal["In", "NotIn", "Exists", "DoesNotExist"]
 
@@ -19,10 +19,6 @@ class LabelRequirement(Model):
     key: LabelKey
     operator: Operator
     values: tuple[LabelValue, ...] = ()
-
-    @model_validator(mode="after")
-    def _rules(self) -> Self:
-        return obey(self, self._broken())
 
     def _broken(self) -> Iterator[Broken]:
         if self.operator in ("In", "NotIn") and not self.values:
