@@ -142,6 +142,13 @@ async def test_an_endpoint_without_wildcard_is_connected_to(serving: Serving) ->
     context.term()
 
 
+async def test_an_endpoint_that_is_taken_is_an_os_error(serving: Serving, tmp_path: Path) -> None:
+    events = EventOptions(endpoint=f"ipc://{tmp_path}/no/such/folder/events")
+    with pytest.raises(OSError, match="events"):
+        async with serving(events=events):
+            pass
+
+
 @pytest.mark.parametrize(
     ("endpoint", "expected"),
     [

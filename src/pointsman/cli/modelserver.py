@@ -141,7 +141,7 @@ def modelserver(ctx: click.Context, /, **flags: Any) -> None:
             )
         )
     except OSError as error:
-        raise click.ClickException(f"cannot listen: {error}") from None
+        raise click.ClickException(f"cannot start: {error}") from None
 
 
 def _report(options: ServerOptions, listeners: list[Listener]) -> None:

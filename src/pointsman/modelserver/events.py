@@ -38,6 +38,9 @@ class EventPublisher:
 
     Bounded: the replay keeps `buffer_steps` batches, the socket queues `high_water_mark` for a slow
     subscriber and then drops, as ZMQ's PUB does.
+
+    Raises:
+        OSError: if an endpoint cannot be bound or connected to.
     """
 
     def __init__(self, options: EventOptions, rank: int = 0) -> None:
@@ -56,8 +59,7 @@ class EventPublisher:
         if options.replay_endpoint:
             self._replay = self._context.socket(zmq.ROUTER)
             self._replay.setsockopt(zmq.LINGER, 0)
-            self._replay.bind(with_offset(options.replay_endpoint, rank))
-            self.replay_endpoint = self._replay.getsockopt_string(zmq.LAST_ENDPOINT)
+            self.replay_endpoint = _bound(self._replay, with_offset(options.replay_endpoint, rank))
             self._task = asyncio.create_task(self._serve_replay(self._replay))
 
     def publish(self, events: list[BlockEvent]) -> None:
@@ -146,10 +148,20 @@ class EventPublisher:
 def _attach(socket: zmq.Socket[bytes], endpoint: str) -> str:
     """Binds or connects, by vLLM's rule, and returns the endpoint in use."""
     if "*" in endpoint or "::" in endpoint or endpoint.startswith(("ipc://", "inproc://")):
-        socket.bind(endpoint)
-        return socket.getsockopt_string(zmq.LAST_ENDPOINT)
-    socket.connect(endpoint)
+        return _bound(socket, endpoint)
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, f"{endpoint}: {error}") from None
     return endpoint
+
+
+def _bound(socket: zmq.Socket[Any], endpoint: str) -> str:
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise OSError(error.errno, f"{endpoint}: {error}") from None
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
 
 def with_offset(endpoint: str, rank: int) -> str:

@@ -3,6 +3,17 @@
 `Engine` is fed with sequences and with the time, and says which tokens came out when. The same
 code runs in real time behind the HTTP server, faster than real time, and inside a discrete-event
 simulation.
+
+>>> engine = Engine(PROFILES["cpu-tiny"].timing, PROFILES["cpu-tiny"].capacity)
+>>> request = Sequence("one", prompt=token_array([1, 2, 3]), answer=token_array([4, 5]))
+>>> engine.submit(request, now_s=10.0)
+>>> while (due_s := engine.next_s) is not None:
+...     for step in engine.advance(due_s):
+...         print(f"{step.end_s:.4f} s: {len(step.emitted)} token of {step.batch.tokens} computed")
+10.0061 s: 1 token of 3 computed
+10.0121 s: 1 token of 1 computed
+>>> request.state.value, request.generated
+('finished', 2)
 """
 
 from __future__ import annotations
