@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +55,7 @@ async def test_everything_under_the_paths_is_read(
     single = write("e.yaml", config_map("e"))
 
     async with follow(
-        [str(tmp_path / "one"), str(single), "-"], stdin=io.StringIO(config_map("f"))
+        [str(tmp_path / "one"), str(single), "-"], stdin=io.BytesIO(config_map("f").encode())
     ) as w:
         names = [item.metadata.name for item in w.store.list(ConfigMap)]
         assert names == ["a", "b", "c", "d", "e", "f"]
@@ -311,3 +313,28 @@ async def test_links_are_read_once(tmp_path: Path, write: Write, follow: Follow)
     async with follow([str(tmp_path)]) as w:
         assert w.problems == []
         assert len(w.store.list(ConfigMap)) == 1
+
+
+async def test_standard_input_that_is_no_text_is_a_problem(tmp_path: Path, follow: Follow) -> None:
+    async with follow(["-"], stdin=io.BytesIO(b"\xff")) as w:
+        assert str(w.problems[0]).startswith("<stdin>: is not UTF-8")
+
+
+async def test_a_folder_that_cannot_be_read_hides_its_files_and_removes_nothing(
+    tmp_path: Path, write: Write, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("in/a.yaml", config_map("a"))
+    real = os.walk
+
+    def refused(path: str, onerror: Callable[[OSError], None]) -> Any:
+        onerror(PermissionError(errno.EACCES, "Permission denied", str(path)))
+        return iter(())
+
+    async with follow([str(tmp_path / "in")]) as w:
+        monkeypatch.setattr(os, "walk", refused)
+        write("in/b.yaml", config_map("b"))
+        await w.until_problem("in: cannot be read: Permission denied")
+        monkeypatch.setattr(os, "walk", real)
+        await w.until_line("+ ConfigMap default/b")
+
+        assert "- ConfigMap default/a" not in w.lines

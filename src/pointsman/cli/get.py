@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -193,7 +192,6 @@ async def _watch(client: AdminClient, query: Query) -> None:
             query.output.print([item], is_single=True)
         else:
             widths = _print_row(query, item, widths, headers_of is None)
-        await asyncio.sleep(0)
 
 
 def _wants(query: Query, item: Item) -> bool:

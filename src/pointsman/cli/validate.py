@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import click
 
 from pointsman.resources.core import ConfigMap
-from pointsman.resources.parse import Parsed, Reading, embedded_config, parse_again
+from pointsman.resources.parse import Parsed, embedded_config
 from pointsman.resources.problems import Problem
-from pointsman.sources.folders import MAX_BYTES, STDIN, read_text, scan
-from pointsman.sources.ledger import EMPTY, Page, page, unreadable, winners
+from pointsman.sources.folders import STDIN, read_text, scan, text_of
+from pointsman.sources.ledger import EMPTY, Page, page_of, winners
 
 
 @click.command()
@@ -48,8 +48,8 @@ def check(paths: Sequence[str]) -> tuple[int, int, list[Problem]]:
     found = scan(paths)
     pages = [_read(name) for name in found.files]
     if STDIN in paths:
-        text = sys.stdin.read(MAX_BYTES)
-        pages.append(page(parse_again(text, "<stdin>", Reading(), strict=True), EMPTY))
+        stream = sys.stdin.buffer
+        pages.append(page_of(lambda: text_of(stream), "<stdin>", EMPTY, strict=True))
     chosen, problems = winners(pages)
     problems += found.problems
     problems += [problem for item in chosen.values() for problem in _inside(item)]
@@ -61,13 +61,7 @@ def check(paths: Sequence[str]) -> tuple[int, int, list[Problem]]:
 
 
 def _read(name: str) -> Page:
-    try:
-        return page(parse_again(read_text(name), name, Reading(), strict=True), EMPTY)
-    except OSError as error:
-        message = f"cannot be read: {error.strerror or error}"
-    except ValueError as error:
-        message = str(error)
-    return unreadable(Problem("error", name, 0, "", message), EMPTY)
+    return page_of(lambda: read_text(name), name, EMPTY, strict=True)
 
 
 def _inside(item: Parsed) -> list[Problem]:

@@ -13,17 +13,17 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.core import Pod
 from pointsman.resources.differences import changed_fields, same_content
-from pointsman.resources.parse import Parsed, Reading, parse_again
+from pointsman.resources.parse import Parsed
 from pointsman.resources.problems import Problem
 from pointsman.resources.updates import immutable_changes
 from pointsman.sources import apply_status
-from pointsman.sources.folders import MAX_BYTES, STDIN, Scan, Signature, read_text, rescan, scan
-from pointsman.sources.ledger import EMPTY, Page, loses, page, unreadable, winners
+from pointsman.sources.folders import STDIN, Scan, Signature, read_text, rescan, scan, text_of
+from pointsman.sources.ledger import EMPTY, Page, loses, page_of, winners
 from pointsman.sources.watching import Watch
 from pointsman.store import Store
 
@@ -67,7 +67,7 @@ class FileSource:
         *,
         on_change: Callable[[str], None] = _nothing,
         on_problem: Callable[[Problem], None] = _nothing,
-        stdin: TextIO | None = None,
+        stdin: BinaryIO | None = None,
         now: Callable[[], str] = _now,
     ) -> None:
         """`on_change` gets a line for each changed object, `on_problem` each new problem."""
@@ -90,8 +90,7 @@ class FileSource:
     async def start(self) -> None:
         """Read all files once. stdin (`-`) is read here and never again."""
         if STDIN in self._paths:
-            text = await _in_thread(self._read_stdin)
-            self._pages[STDIN_NAME] = page(parse_again(text, STDIN_NAME, Reading()), EMPTY)
+            self._pages[STDIN_NAME] = await _in_thread(self._stdin_page)
         await self._look(settle=False)
 
     async def follow(self) -> None:
@@ -112,9 +111,9 @@ class FileSource:
         """Statuses are kept in the store, across reloads of the file."""
         apply_status(self._store, ref, status)
 
-    def _read_stdin(self) -> str:
-        stream = self._stdin if self._stdin is not None else sys.stdin
-        return stream.read(MAX_BYTES)
+    def _stdin_page(self) -> Page:
+        stream = self._stdin if self._stdin is not None else sys.stdin.buffer
+        return page_of(lambda: text_of(stream), STDIN_NAME, EMPTY)
 
     async def _look(self, *, settle: bool, touched: frozenset[str] | None = None) -> None:
         """Read what has changed and bring the store up to date; `touched` None: look at all."""
@@ -139,25 +138,15 @@ class FileSource:
 
     def _changed(self, found: Scan, settle: bool) -> list[str]:
         names = [name for name, mark in found.files.items() if mark != self._signatures.get(name)]
-        if settle:
-            names += [name for name in self._doubts if name not in names]
+        doubted = self._doubts if settle else ()
         gone = [name for name in self._signatures if name not in found.files]
-        return names + [name for name in gone if name not in names]
+        return [name for name in dict.fromkeys([*names, *doubted, *gone]) if not found.hides(name)]
 
     def _read(self, names: Iterable[str]) -> list[tuple[str, Page]]:
         return [(name, self._page(name)) for name in names]
 
     def _page(self, name: str) -> Page:
-        before = self._pages.get(name, EMPTY)
-        try:
-            return page(parse_again(read_text(name), name, before.reading), before)
-        except FileNotFoundError:
-            return EMPTY
-        except OSError as error:
-            message = f"cannot be read: {error.strerror or error}"
-        except ValueError as error:
-            message = str(error)
-        return unreadable(Problem("error", name, 0, "", message), before)
+        return page_of(lambda: read_text(name), name, self._pages.get(name, EMPTY))
 
     def _accept(self, name: str, after: Page, found: Scan, settle: bool) -> bool:
         """Take a page over, unless its file may be in the middle of being written."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pointsman.resources.documents import MAX_CHARACTERS
 from pointsman.resources.problems import Problem
@@ -38,6 +38,12 @@ class Scan:
     problems: list[Problem] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     """The name of each file by its absolute path."""
+    unreadable: list[str] = field(default_factory=list)
+    """Folders that are there and cannot be read: what is in them is not known."""
+
+    def hides(self, name: str) -> bool:
+        """Whether a file that was not found may be there all the same."""
+        return any(name == path or name.startswith(f"{path}/") for path in self.unreadable)
 
 
 def scan(paths: Sequence[str]) -> Scan:
@@ -53,7 +59,7 @@ def scan(paths: Sequence[str]) -> Scan:
         if path == STDIN:
             continue
         base = os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links
-        for name, info in _under(path, found.problems):
+        for name, info in _under(path, found):
             entries += 1
             if entries > MAX_ENTRIES or len(found.files) >= MAX_FILES:
                 message = f"holds too many files, only the first {len(found.files)} are read"
@@ -89,7 +95,7 @@ def rescan(before: Scan, touched: Iterable[str]) -> Scan | None:
             files.pop(name, None)
             continue
         files[name] = _signature(info)
-    return Scan(files, before.problems, before.names)
+    return replace(before, files=files)
 
 
 def _is_of_no_interest(path: str) -> bool:
@@ -102,7 +108,12 @@ def _is_of_no_interest(path: str) -> bool:
 def read_text(path: str) -> str:
     """The text of a file; OSError, or ValueError with a message, when there is none."""
     with Path(path).open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
+        return text_of(file)
+
+
+def text_of(stream: BinaryIO) -> str:
+    """The text that a stream holds; raises as `read_text` does."""
+    content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"is too large, at most {MAX_BYTES >> 20} MiB are read")
     try:
@@ -112,18 +123,18 @@ def read_text(path: str) -> str:
         raise ValueError(f"is not UTF-8 text (line {line})") from error
 
 
-def _under(path: str, problems: list[Problem]) -> Iterator[tuple[str, os.stat_result | None]]:
+def _under(path: str, found: Scan) -> Iterator[tuple[str, os.stat_result | None]]:
     try:
         info = Path(path).stat()
     except OSError as error:
-        problems.append(Problem("error", path, 0, "", _reason(error)))
+        _note(found, path, error)
         return
     if not stat.S_ISDIR(info.st_mode):
         yield path, info
         return
 
     def on_error(error: OSError) -> None:
-        problems.append(Problem("error", str(error.filename), 0, "", _reason(error)))
+        _note(found, str(error.filename), error)
 
     for folder, folders, names in os.walk(path, onerror=on_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -144,7 +155,10 @@ def _file(folder: str, name: str) -> tuple[str, os.stat_result | None]:
     return full, info if stat.S_ISREG(info.st_mode) else None
 
 
-def _reason(error: OSError) -> str:
+def _note(found: Scan, path: str, error: OSError) -> None:
     if isinstance(error, FileNotFoundError):
-        return "no such file or folder"
-    return f"cannot be read: {error.strerror or error}"
+        message = "no such file or folder"
+    else:
+        message = f"cannot be read: {error.strerror or error}"
+        found.unreadable.append(path.rstrip("/"))
+    found.problems.append(Problem("error", path, 0, "", message))

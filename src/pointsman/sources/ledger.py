@@ -1,12 +1,12 @@
-"""What each file says, and which object counts when files disagree. Pure: no clock, no disk."""
+"""What each file says, and which object counts when files disagree. No clock, no disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pointsman.resources.base import Ref
-from pointsman.resources.parse import Parsed, Reading
+from pointsman.resources.parse import Parsed, Reading, parse_again
 from pointsman.resources.problems import Problem
 
 
@@ -53,9 +53,17 @@ def page(reading: Reading, before: Page) -> Page:
     return Page(objects, tuple(problems), reading)
 
 
-def unreadable(problem: Problem, before: Page) -> Page:
-    """A file of which nothing can be read now."""
-    return Page(before.objects, (problem,), before.reading)
+def page_of(text: Callable[[], str], name: str, before: Page, *, strict: bool = False) -> Page:
+    """What a file says whose `text` may fail to be read; then `before` stands, with a problem."""
+    try:
+        return page(parse_again(text(), name, before.reading, strict=strict), before)
+    except FileNotFoundError:
+        return EMPTY
+    except OSError as error:
+        message = f"cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        message = str(error)
+    return Page(before.objects, (Problem("error", name, 0, "", message),), before.reading)
 
 
 def loses(before: Page, after: Page) -> bool:
