@@ -106,6 +106,32 @@ def test_the_buffered_mode_works_too(tmp_path: Path) -> None:
         assert (answer.status, answer.json["model"]) == (200, "tweet-summary-1")
 
 
+def test_a_picker_that_the_policy_names_and_the_files_lack_is_provided(tmp_path: Path) -> None:
+    shutil.copytree(GUIDE / "eg", tmp_path / "eg")
+    brought = tmp_path / "eg" / "inference-extension.yaml"
+    brought.unlink()
+    with running(tmp_path / "eg", ports=(8080, 8081)) as instance:
+        answer = instance.request(8081, "POST", "/v1/completions", CURL)
+        assert (answer.status, answer.json["model"]) == (200, "tweet-summary-1")
+        policy = instance.object("envoyextensionpolicy", "ext-proc-policy")
+        accepted = policy["status"]["ancestors"][0]["conditions"][0]
+        assert accepted["status"] == "True"
+        assert "Service default/vllm-llama2-7b-epp is not defined" in accepted["message"]
+        assert "Pointsman provides the endpoint picker" in accepted["message"]
+        shutil.copy(GUIDE / "eg" / "inference-extension.yaml", brought)
+        eventually(lambda: instance.said("+ Service default/vllm-llama2-7b-epp"), 5)
+        eventually(lambda: "app" in _selector(instance))
+        eventually(lambda: len(instance.pids("pointsman picker")) == 1)
+        eventually(
+            lambda: instance.request(8081, "POST", "/v1/completions", CURL).status == 200, 10
+        )
+
+
+def _selector(instance: Instance) -> dict[str, str]:
+    found: dict[str, str] = instance.object("service", "vllm-llama2-7b-epp")["spec"]["selector"]
+    return found
+
+
 def test_a_route_straight_to_a_pool_works_without_class_and_picker() -> None:
     with running(GUIDE / "kgateway", ports=(8080, 8081)) as instance:
         answer = instance.request(8081, "POST", "/v1/completions", CURL)

@@ -44,6 +44,10 @@ BACKEND_ACCEPTED = "The Backend was accepted"
 BACKEND_DISABLED = (
     "The Backend was not accepted since Backend is not enabled in Envoy Gateway Config"
 )
+POLICY_PICKER_PROVIDED = (
+    "Policy has been accepted. Service {names} is not defined; Pointsman provides the endpoint "
+    "picker on this machine"
+)
 POOL_ACCEPTED = "The InferencePool is served by the Gateway"
 POOL_PICKER_RESOLVED = "The endpoint picker has been resolved"
 POOL_PICKER_PROVIDED = (

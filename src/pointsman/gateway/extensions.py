@@ -19,6 +19,7 @@ from pointsman.gateway.messages import seconds, wrapped
 from pointsman.gateway.snapshot import EnvoyResource
 from pointsman.resources.backend_settings import BackendSettings
 from pointsman.resources.base import Ref
+from pointsman.resources.core import PROVIDED_ANNOTATION
 from pointsman.resources.durations import gateway_seconds
 from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy, ExtProc
 
@@ -56,6 +57,8 @@ class Extension:
     """Why its routes answer 500."""
     conflicts: tuple[Ref, ...] = ()
     """Targets that an older policy holds."""
+    provided: tuple[Ref, ...] = ()
+    """Services that it names and that Pointsman made."""
 
 
 class Extensions:
@@ -85,7 +88,8 @@ def translate(resolver: Resolver) -> Extensions:
         conflicts = tuple(ref for ref in wanted if ref in taken)
         taken.update(free)
         processors, problem = _processors(policy, resolver)
-        result.append(Extension(policy, free, processors, problem, conflicts))
+        provided = _provided(policy, resolver)
+        result.append(Extension(policy, free, processors, problem, conflicts, provided))
     return Extensions(result)
 
 
@@ -128,6 +132,21 @@ def _processors(
             return (), f"ExtProc: {found}"
         result.append(found)
     return tuple(result), None
+
+
+def _provided(policy: EnvoyExtensionPolicy, resolver: Resolver) -> tuple[Ref, ...]:
+    namespace = policy.metadata.namespace
+    named = dict.fromkeys(
+        ref_of(namespace, ref.group, ref.kind, ref.namespace, ref.name)
+        for item in policy.spec.ext_proc
+        for ref in item.backend_refs
+    )
+    return tuple(
+        ref
+        for ref in named
+        if (found := resolver.store.find(ref)) is not None
+        and PROVIDED_ANNOTATION in found.metadata.annotations
+    )
 
 
 def _processor(
@@ -231,7 +250,11 @@ def policy_conditions(
             f"Unable to target {held}: another EnvoyExtensionPolicy has already attached to it"
         )
         return [conditions.not_accepted(policy, "Conflicted", message)]
-    result = [conditions.accepted(policy, conditions.POLICY_ACCEPTED)]
+    message = conditions.POLICY_ACCEPTED
+    if item.provided:
+        listed = ", ".join(f"{ref.namespace}/{ref.name}" for ref in item.provided)
+        message = conditions.POLICY_PICKER_PROVIDED.format(names=listed)
+    result = [conditions.accepted(policy, message)]
     tuning = ignored(policy)
     if tuning:
         message = f"Fields that have no effect: {', '.join(tuning)}"

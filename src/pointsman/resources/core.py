@@ -29,6 +29,9 @@ from pointsman.resources.fields import (
 PORTS_ANNOTATION = "pointsman.dev/ports"
 """On a Pod that shares its address with others: `8000=31234,9002=31235`, container port to real."""
 
+PROVIDED_ANNOTATION = "pointsman.dev/provided"
+"""On an object that Pointsman made itself because the files name it and lack it."""
+
 PortProtocol = Literal["TCP", "UDP", "SCTP"]
 EnvName = Annotated[str, Field(min_length=1, pattern=r"^[^=\x00]+$")]
 

@@ -14,6 +14,7 @@ from pointsman.resources.core import Container, Probe
 from pointsman.standalone.addresses import Place
 
 MODEL_SERVER_PORT = 8000
+PICKER_IMAGE = "pointsman/epp"
 PICKER_PORT = 9002
 PICKER_HEALTH_PORT = 9003
 PICKER_METRICS_PORT = 9090

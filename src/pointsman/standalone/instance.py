@@ -33,6 +33,7 @@ from pointsman.standalone import pickers
 from pointsman.standalone.addresses import claimed_addresses
 from pointsman.standalone.envoy import Envoy, EnvoySettings
 from pointsman.standalone.outputs import Outputs
+from pointsman.standalone.provided import ProvidedServices
 from pointsman.standalone.workloads import Workloads
 from pointsman.store import Store
 from pointsman.xds.binary import envoy_version
@@ -123,6 +124,7 @@ class Instance:
             await stack.enter_async_context(self.controller.discovery.listening(xds_socket))
             await self._keep(stack, self.source.follow(), "files")
             await self._keep(stack, self.controller.run(), "control plane")
+            await self._keep(stack, ProvidedServices(self.store).run(), "provided pickers")
             self.workloads = Workloads(
                 self.store,
                 addresses,
