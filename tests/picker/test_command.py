@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
+
 from tests.picker.conftest import (
     PROCESS,
     Feed,

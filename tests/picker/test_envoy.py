@@ -17,13 +17,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from tests.picker.conftest import Feed, Objects, command, model, pod, pool, serving, until
 
 from pointsman.picker.ends.rates import PrefillRate
 from pointsman.picker.flags import Options
 from pointsman.picker.process import Picker
 from pointsman.resources.base import Resource
 from pointsman.store import Store
+from tests.picker.conftest import Feed, Objects, command, model, pod, pool, serving, until
 
 OWN = "own"
 CLOSED = "closed"

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from tests.picker.conftest import pod, pool, until
 
 from pointsman.picker.process import KINDS
 from pointsman.resources.core import Pod
 from pointsman.sources.feed import FeedSource
 from pointsman.store import Store
+from tests.picker.conftest import pod, pool, until
 
 
 class Other:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.picker.conftest import model, pod, pool, resource
 
 from pointsman.picker.endpoints.table import Endpoint, Table
 from pointsman.picker.pools import Pools
 from pointsman.resources.base import Resource
 from pointsman.store import Store
+from tests.picker.conftest import model, pod, pool, resource
 
 
 def members(*objects: Resource, key: str = "default/pool") -> list[str]:

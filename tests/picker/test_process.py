@@ -10,11 +10,11 @@ import grpc
 import pytest
 from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as modes
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
-from tests.picker.conftest import Objects, Running, model, pod, pool, until
 
 from pointsman.picker.flags import Options
 from pointsman.picker.process import Picker
 from pointsman.store import Store
+from tests.picker.conftest import Objects, Running, model, pod, pool, until
 
 Mode = modes.ProcessingMode
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.picker.conftest import model_server, until
 
 from pointsman.picker.endpoints import scrape
 from pointsman.picker.endpoints.scrape import Scraper
 from pointsman.picker.endpoints.table import Endpoint, Place
 from pointsman.picker.requests.listing import listing, read_listing
+from tests.picker.conftest import model_server, until
 
 
 def endpoint(port: int) -> Endpoint:
