@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
+import shutil
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -158,3 +161,17 @@ def test_an_open_root_is_closed(short_folder: Path) -> None:
 def test_a_path_too_long_for_a_socket_is_said_so(short_folder: Path) -> None:
     with pytest.raises(InstanceError, match="XDG_RUNTIME_DIR"):
         instance_folder("one", short_folder / ("x" * 100)).__enter__()
+
+
+def test_a_folder_that_is_being_cleared_away_is_waited_for(short_folder: Path) -> None:
+    cleared = short_folder / "one"
+    cleared.mkdir(mode=0o700)
+    lock = os.open(cleared / LOCK_NAME, os.O_CREAT | os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    clearing = threading.Timer(0.05, lambda: (shutil.rmtree(cleared), os.close(lock)))
+    clearing.start()
+    try:
+        with instance_folder("one", short_folder) as folder:
+            assert folder.exists()
+    finally:
+        clearing.join(5)

@@ -16,6 +16,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ MAX_INSTANCES = 100
 _MAX_SOCKET_PATH = 103
 """Bytes; Linux has room for 107 and macOS for 103."""
 _CONNECT_S = 1.0
+_TRIES = 10
+_PAUSE_S = 0.02
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
 
@@ -117,14 +120,26 @@ def _take_free(root: Path) -> tuple[Path, int]:
 
 def _take(folder: Path) -> int | None:
     """The lock of a fresh folder, None when another process holds it."""
-    _make_private(folder)
-    lock = _lock(folder)
+    lock = _lock_fresh(folder)
     if lock is None:
         return None
     for entry in folder.iterdir():
         if entry.name != LOCK_NAME:  # left by an instance that was killed
             _remove(entry)
     return lock
+
+
+def _lock_fresh(folder: Path) -> int | None:
+    for _ in range(_TRIES):
+        _make_private(folder)
+        lock = _lock(folder)
+        if lock is not None:
+            return lock
+        if _answers(folder / SOCKET_NAME):
+            return None
+        # Somebody who lists instances may just be clearing the folder away.
+        time.sleep(_PAUSE_S)
+    return None
 
 
 def _lock(folder: Path) -> int | None:
