@@ -110,6 +110,7 @@ def test_every_constant_of_a_profile_can_be_set() -> None:
         "--profile", "cpu-tiny", "--step-base-ms", "3", "--step-sequence-us", "4",
         "--step-context-ns", "5", "--prefill-rate", "600", "--lora-load-ms", "7",
         "--lora-fetch-ms", "8", "--step-jitter", "0.1",
+        "--frontend-ms", "9",
     )  # fmt: skip
     timing = options.timing
     assert timing.base_s == pytest.approx(0.003)
@@ -119,6 +120,7 @@ def test_every_constant_of_a_profile_can_be_set() -> None:
     assert timing.adapter_load_s == pytest.approx(0.007)
     assert timing.adapter_fetch_s == pytest.approx(0.008)
     assert timing.jitter == 0.1
+    assert timing.frontend_s == pytest.approx(0.009)
     assert options.capacity.kv_blocks == PROFILES["cpu-tiny"].capacity.kv_blocks
 
 

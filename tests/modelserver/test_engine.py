@@ -96,6 +96,31 @@ def test_what_arrives_during_a_step_waits_for_the_next() -> None:
     assert late.first_scheduled_s == pytest.approx(0.015)
 
 
+def test_the_front_of_the_server_delays_a_request_and_no_step() -> None:
+    timing = StepTiming(0.010, 0.0, 0.0, 1000, frontend_s=0.004)
+    engine = make_engine(timing)
+    first = make_sequence("a", prompt=10, answer=2)
+    second = make_sequence("b", prompt=10, answer=1, start=1)
+    engine.submit(first, 1.0)
+    assert engine.next_s == pytest.approx(1.004)
+    assert engine.advance(1.003) == []
+    engine.advance(1.020)
+    engine.submit(second, 1.021)  # reaches the queue at 1.025, during the first step
+    assert engine.queued == 2
+    steps = engine.advance(2.0)
+    assert [step.end_s for step in steps] == pytest.approx([1.024, 1.034, 1.054])
+    assert second.first_scheduled_s == pytest.approx(1.034)
+
+
+def test_a_request_can_be_aborted_before_it_reaches_the_queue() -> None:
+    engine = make_engine(StepTiming(0.010, 0.0, 0.0, 1000, frontend_s=0.004))
+    sequence = make_sequence("a", prompt=10, answer=2)
+    engine.submit(sequence, 1.0)
+    assert engine.abort(sequence, 1.001)
+    assert engine.is_idle
+    assert engine.next_s is None
+
+
 def test_a_late_caller_does_not_slow_the_engine_down() -> None:
     ends = []
     for ticks in (1, 1000):

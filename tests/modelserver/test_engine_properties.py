@@ -19,7 +19,7 @@ from pointsman.modelserver.engine import (
     token_array,
 )
 
-TIMING = StepTiming(0.01, 0.001, 1e-6, 1000, adapter_load_s=0.005)
+TIMING = StepTiming(0.01, 0.001, 1e-6, 1000, adapter_load_s=0.005, frontend_s=0.004)
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class Run:
         scheduler = self.engine.scheduler
         assert step.start_s >= self.last_end_s - 1e-9
         assert step.end_s > step.start_s
+        for sequence in step.batch.admitted:
+            assert sequence.arrival_s <= sequence.queued_s <= step.start_s
         self.last_end_s = step.end_s
         assert 0 < step.batch.tokens <= capacity.max_num_batched_tokens
         assert len(step.batch.shares) <= capacity.max_num_seqs

@@ -88,6 +88,7 @@ def _profiles_text() -> str:
 @click.option("--step-sequence-us", type=click.FloatRange(0), help="c_b: each sequence.")
 @click.option("--step-context-ns", type=click.FloatRange(0), help="c_ctx: each context token.")
 @click.option("--prefill-rate", type=click.FloatRange(1), help="R: prompt tokens per second.")
+@click.option("--frontend-ms", type=click.FloatRange(0), help="From arrival to the queue.")
 @click.option("--step-jitter", type=click.FloatRange(0, 1), help="Relative deviation of a step.")
 @click.option("--lora-load-ms", type=click.FloatRange(0), help="Adapter from memory to its slot.")
 @click.option("--lora-fetch-ms", type=click.FloatRange(0), help="Adapter from disk to memory.")
@@ -202,6 +203,7 @@ def _timing(timing: StepTiming, flags: dict[str, Any]) -> StepTiming:
         "per_sequence_s": _scaled(flags["step_sequence_us"], 1e-6),
         "per_context_token_s": _scaled(flags["step_context_ns"], 1e-9),
         "prefill_tokens_per_s": flags["prefill_rate"],
+        "frontend_s": _scaled(flags["frontend_ms"], 1e-3),
         "jitter": flags["step_jitter"],
         "adapter_load_s": _scaled(flags["lora_load_ms"], 1e-3),
         "adapter_fetch_s": _scaled(flags["lora_fetch_ms"], 1e-3),

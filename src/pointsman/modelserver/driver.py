@@ -89,7 +89,8 @@ class EngineDriver:
         self._on_end = on_end
         self._sessions: dict[Sequence, Session] = {}
         self._timer: asyncio.Handle | None = None
-        self._is_soon = False
+        self._timer_due_s = 0.0
+        """The engine time for which the timer is set."""
 
     @property
     def scale(self) -> float:
@@ -180,20 +181,14 @@ class EngineDriver:
         due_s = self.engine.next_s
         if due_s is None:
             return
+        if self._timer is not None:
+            if self._timer_due_s <= due_s:
+                return
+            self._timer.cancel()
+        self._timer_due_s = due_s
         delay_s = self.clock.real_delay_s(due_s)
         if delay_s <= 0.0:
-            if self._is_soon and self._timer is not None:
-                return
-            if self._timer is not None:
-                self._timer.cancel()
-            self._is_soon = True
             self._timer = self.loop.call_soon(self._wake)
             return
-        if self._timer is not None:
-            if not self._is_soon:
-                return  # set for the end of the step under way, which nothing changes
-            self._timer.cancel()
-        self._is_soon = False
         # Rounded up: a timer that fires early would only spin until the step is over.
-        delay_s = max(delay_s, _TIMER_RESOLUTION_S)
-        self._timer = self.loop.call_later(delay_s, self._wake)
+        self._timer = self.loop.call_later(max(delay_s, _TIMER_RESOLUTION_S), self._wake)

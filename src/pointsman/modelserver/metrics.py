@@ -128,7 +128,7 @@ class EngineMetrics:
         admitted_s = sequence.first_scheduled_s or 0.0
         first_s = end_s if sequence.first_token_s is None else sequence.first_token_s
         self._e2e.observe(end_s - sequence.arrival_s)
-        self._queue.observe(admitted_s - sequence.arrival_s)
+        self._queue.observe(admitted_s - sequence.queued_s)
         self._inference.observe(end_s - admitted_s)
         self._prefill.observe(first_s - admitted_s)
         self._decode.observe(end_s - first_s)

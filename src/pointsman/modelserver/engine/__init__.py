@@ -10,8 +10,8 @@ simulation.
 >>> while (due_s := engine.next_s) is not None:
 ...     for step in engine.advance(due_s):
 ...         print(f"{step.end_s:.4f} s: {len(step.emitted)} token of {step.batch.tokens} computed")
-10.0061 s: 1 token of 3 computed
-10.0121 s: 1 token of 1 computed
+10.0241 s: 1 token of 3 computed
+10.0301 s: 1 token of 1 computed
 >>> request.state.value, request.generated
 ('finished', 2)
 """

@@ -5,6 +5,9 @@
     advance(now)            runs every step that ends by now, and returns what came out
     abort(sequence)         frees everything it holds, at once
 
+Between submission and queue a sequence passes the front of the server (HTTP, tokenizing, the way to
+the engine's process), which takes `frontend_s` and no step's time.
+
 A step is composed when it begins, with what waits at that moment, and its tokens come out when it
 ends. When work remains, the next step begins at the very moment the last one ended, however late
 `advance` is called, so that a late timer never slows the engine down.
@@ -13,6 +16,7 @@ ends. When work remains, the next step begins at the very moment the last one en
 from __future__ import annotations
 
 import random
+from bisect import bisect_right, insort
 from dataclasses import dataclass
 
 from pointsman.modelserver.engine.profiles import Capacity, StepTiming
@@ -81,6 +85,9 @@ class Engine:
         self._steps = 0
         self._orders = 0
         self._free_since_s = 0.0
+        self._arriving: list[Sequence] = []
+        """Sequences in the front of the server, by the time at which they reach the queue. The
+        queue limit bounds them too."""
 
     @property
     def capacity(self) -> Capacity:
@@ -91,18 +98,26 @@ class Engine:
     def next_s(self) -> float | None:
         """When `advance` will have something to do, or None if it will not.
 
-        That is the end of the step under way or, if sequences wait and no step runs, at once.
+        That is the end of the step under way or, if no step runs and sequences wait, at once, or
+        when the next one reaches the queue.
         """
         if self._step is not None:
             return self._step.end_s
         if self.scheduler.waiting or self.scheduler.running:
             return self._free_since_s
+        if self._arriving:
+            return max(self._free_since_s, self._arriving[0].queued_s)
         return None
 
     @property
     def is_idle(self) -> bool:
-        """True when nothing runs and nothing waits."""
-        return not self.scheduler.running and not self.scheduler.waiting
+        """True when nothing runs, waits or is on its way to the queue."""
+        return not (self.scheduler.running or self.scheduler.waiting or self._arriving)
+
+    @property
+    def queued(self) -> int:
+        """Sequences that the queue limit counts: on their way, waiting and running."""
+        return len(self.scheduler.running) + len(self.scheduler.waiting) + len(self._arriving)
 
     def submit(self, sequence: Sequence, now_s: float) -> None:
         """Queues a sequence. Call `advance(now_s)` first if steps may have ended by now.
@@ -116,18 +131,25 @@ class Engine:
         """
         scheduler, capacity = self.scheduler, self.capacity
         self.check_length(len(sequence.prompt), len(sequence.answer))
-        if len(scheduler.running) + len(scheduler.waiting) >= capacity.max_queued_requests:
+        if self.queued >= capacity.max_queued_requests:
             raise QueueFullError("max_num_queued_reqs")
         limit = capacity.max_queued_tokens
-        if limit is not None and scheduler.waiting.tokens + len(sequence.prompt) > limit:
+        if limit is not None and self._waiting_tokens() + len(sequence.prompt) > limit:
             raise QueueFullError("max_num_queued_tokens")
         self._orders += 1
         sequence.order = self._orders
         sequence.arrival_s = now_s if self._step is None else min(now_s, self._step.end_s)
+        sequence.queued_s = sequence.arrival_s + self.timing.frontend_s
         sequence.state = State.WAITING
+        if self.timing.frontend_s > 0:
+            insort(self._arriving, sequence, key=_queued_s)
+            return
         if self._step is None:
             self._free_since_s = max(self._free_since_s, now_s)
         scheduler.waiting.add(sequence)
+
+    def _waiting_tokens(self) -> int:
+        return self.scheduler.waiting.tokens + sum(len(entry.prompt) for entry in self._arriving)
 
     def check_length(self, prompt_tokens: int, answer_tokens: int) -> None:
         """Refuses what can never run.
@@ -149,7 +171,10 @@ class Engine:
         """Ends a sequence and frees its place and blocks at once. False if it had ended before."""
         if sequence.state not in (State.WAITING, State.RUNNING):
             return False
-        self.scheduler.remove(sequence)
+        if sequence in self._arriving:
+            self._arriving.remove(sequence)
+        else:
+            self.scheduler.remove(sequence)
         sequence.state = State.ABORTED
         sequence.finish_reason = "abort"
         sequence.finished_s = now_s
@@ -163,8 +188,8 @@ class Engine:
         results: list[StepResult] = []
         while True:
             if self._step is None:
-                start_s = self._free_since_s
-                if self.is_idle or start_s > now_s:
+                start_s = self.next_s
+                if start_s is None or start_s > now_s:
                     break
                 self._begin(start_s)
                 continue
@@ -174,6 +199,10 @@ class Engine:
         return results
 
     def _begin(self, start_s: float) -> None:
+        arrived = bisect_right(self._arriving, start_s, key=_queued_s)
+        for sequence in self._arriving[:arrived]:
+            self.scheduler.waiting.add(sequence)
+        del self._arriving[:arrived]
         batch = self.scheduler.compose(start_s)
         timing = self.timing
         duration_s = timing.duration_s(
@@ -228,3 +257,7 @@ class Engine:
             waiting=len(scheduler.waiting),
             kv_usage=scheduler.pool.usage,
         )
+
+
+def _queued_s(sequence: Sequence) -> float:
+    return sequence.queued_s

@@ -31,6 +31,9 @@ class StepTiming:
     """Copying an adapter from host memory into a slot; the step waits for it."""
     adapter_fetch_s: float = 0.0
     """Reading an adapter from disk into host memory; the step waits for it."""
+    frontend_s: float = 0.0
+    """From the arrival of a request to its place in the queue: HTTP, tokenizing, the way to the
+    engine's process. Costs no step any time."""
     jitter: float = 0.0
     """Relative standard deviation of a step's duration (0: exact)."""
 
@@ -118,6 +121,7 @@ PROFILES: dict[str, Profile] = {
                 prefill_tokens_per_s=15_928,
                 adapter_load_s=0.02,
                 adapter_fetch_s=0.5,
+                frontend_s=0.01,
             ),
             capacity=Capacity(kv_blocks=18_126, max_model_len=40_960, max_num_batched_tokens=8192),
         ),
@@ -150,6 +154,7 @@ PROFILES: dict[str, Profile] = {
                 prefill_tokens_per_s=36_000,
                 adapter_load_s=0.005,
                 adapter_fetch_s=0.1,
+                frontend_s=0.014,
             ),
             capacity=Capacity(kv_blocks=65_536, max_model_len=8192),
         ),
@@ -165,6 +170,7 @@ PROFILES: dict[str, Profile] = {
                 prefill_tokens_per_s=1000 / 0.057,
                 adapter_load_s=0.02,
                 adapter_fetch_s=0.5,
+                frontend_s=0.01,
             ),
             capacity=Capacity(kv_blocks=65_536, max_model_len=131_072, max_num_batched_tokens=8192),
         ),
@@ -195,6 +201,7 @@ PROFILES: dict[str, Profile] = {
                 prefill_tokens_per_s=25_000,
                 adapter_load_s=0.005,
                 adapter_fetch_s=0.02,
+                frontend_s=0.018,
             ),
             capacity=Capacity(
                 kv_blocks=256, block_size=32, max_num_seqs=8, max_model_len=2048, max_loras=4

@@ -45,6 +45,8 @@ class Sequence:
 
     state: State = State.WAITING
     arrival_s: float = 0.0
+    queued_s: float = 0.0
+    """When it reached the waiting queue."""
     order: int = 0
     """Position in the order of arrival, set by the engine."""
     computed: int = 0
