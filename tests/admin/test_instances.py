@@ -168,7 +168,12 @@ def test_a_folder_that_is_being_cleared_away_is_waited_for(short_folder: Path) -
     cleared.mkdir(mode=0o700)
     lock = os.open(cleared / LOCK_NAME, os.O_CREAT | os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    clearing = threading.Timer(0.05, lambda: (shutil.rmtree(cleared), os.close(lock)))
+
+    def clear() -> None:
+        shutil.rmtree(cleared)
+        os.close(lock)
+
+    clearing = threading.Timer(0.05, clear)
     clearing.start()
     try:
         with instance_folder("one", short_folder) as folder:
