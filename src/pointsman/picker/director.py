@@ -220,6 +220,9 @@ class Director:
         kept = candidates
         if len(candidates) > MAX_CANDIDATES:
             kept = [*chosen, *(e for e in candidates[:MAX_CANDIDATES] if e not in chosen)]
+            cached = wanted.cached_tokens
+            held = {e.address: cached[e.address] for e in kept if e.address in cached}
+            wanted = replace(wanted, cached_tokens=held)
         self.ring.add(
             Decision(
                 at=self._wall_clock(),

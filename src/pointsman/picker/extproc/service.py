@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 PROCESS = b"/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 _POOL_METADATA = POOL_METADATA.encode()
+MAX_STREAMS = 100_000
+"""On all connections together; our own gateway holds one for each request under way."""
 MAX_HELD_BYTES = 1024 * 1024 * 1024
 """Of unfinished request bodies in full duplex, all streams together."""
 LINGER_S = 1.0
@@ -96,6 +98,9 @@ class ExtProc:
         pool = named.decode("utf-8", "replace") if named is not None else self._default_pool
         assumptions = self._ours if named is not None else self._foreign
         stream = Stream(self, responder, pool or "", assumptions)
+        if len(self._streams) >= MAX_STREAMS:
+            stream.finish(Status.RESOURCE_EXHAUSTED, "too many streams are open")
+            return stream
         self._streams.add(stream)
         if self._is_draining:
             stream.finish(Status.UNAVAILABLE, "the picker is going away")

@@ -16,6 +16,9 @@ from pointsman.inference.paths import NAMES_A_MODEL, Api, api_of
 from pointsman.inference.tokens import IMAGE_TOKENS, tokens_in
 from pointsman.picker.requests.spans import NotJsonError, read
 
+MAX_MODEL_CHARACTERS = 1_024
+"""Four times what an InferenceModel may be called; names are kept in records and metrics."""
+MAX_ID_CHARACTERS = 256
 MAX_PARTS = 100_000
 """Parts of a prompt that are looked at; what comes after them is not counted."""
 
@@ -55,7 +58,7 @@ def read_ask(headers: Mapping[str, str], body: bytes | None, *, is_complete: boo
         BadRequestError: a body that must name a model is not JSON or names none.
     """
     api = api_of(headers.get(":path", ""))
-    request_id = headers.get("x-request-id", "")
+    request_id = headers.get("x-request-id", "")[:MAX_ID_CHARACTERS]
     if not body:
         if body is not None and api in NAMES_A_MODEL and headers.get(":method") == "POST":
             raise BadRequestError(_no_json("the body is empty"))
@@ -74,6 +77,11 @@ def read_ask(headers: Mapping[str, str], body: bytes | None, *, is_complete: boo
             ApiError(
                 400, f"The field 'model' {what} in the request body.", "missing_model", "model"
             )
+        )
+    if content.model is not None and len(content.model) > MAX_MODEL_CHARACTERS:
+        limit = f"longer than {MAX_MODEL_CHARACTERS} characters"
+        raise BadRequestError(
+            ApiError(400, f"The model's name is {limit}.", "invalid_model", "model")
         )
     return Ask(
         api=api,
