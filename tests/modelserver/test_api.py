@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 from typing import Any
 
 import pytest
@@ -380,6 +382,31 @@ async def test_a_client_that_leaves_a_plain_answer_frees_its_place_too(served: S
     await until(lambda: bool(engine.scheduler.running))
     asking.cancel()
     await until(lambda: engine.is_idle)
+
+
+async def test_a_storm_of_leaving_clients_leaves_nothing_behind(serving: Serving) -> None:
+    draws = random.Random(3)
+    # Little room, so that some wait, some are preempted and some are deferred for an adapter.
+    async with serving(capacity={"kv_blocks": 65, "max_model_len": 512, "max_loras": 1}) as served:
+
+        async def come_and_go() -> None:
+            body = {
+                "model": draws.choice(["tiny", "lora-a", "lora-b"]),
+                "prompt": [draws.randrange(9) for _ in range(draws.randrange(1, 200))],
+                "max_tokens": draws.randrange(1, 200),
+                "ignore_eos": True,
+                "stream": draws.random() < 0.5,
+            }
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(draws.random() * 0.5):
+                    await served.post("/v1/completions", body)
+
+        await asyncio.gather(*(come_and_go() for _ in range(150)))
+        engine = served.replica.driver.engine
+        await until(lambda: engine.is_idle and served.replica.idle.is_set())
+        assert engine.scheduler.pool.used == 0
+        status, _ = await served.post("/v1/completions", {"prompt": "Hi"})
+        assert status == 200
 
 
 @pytest.mark.parametrize(
