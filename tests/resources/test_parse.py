@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from textwrap import dedent
 
@@ -290,6 +291,18 @@ def test_what_moved_has_its_problems_moved() -> None:
         p.line - q.line
         for p, q in zip(second.parsed[0].problems, first.parsed[0].problems, strict=True)
     ] == [2]
+
+
+def test_thousands_of_problems_are_found_in_no_time() -> None:
+    many = "".join(f"\n  x{i}: 1" for i in range(20_000))
+    items = "".join(f"\n  - {{port: 80, name: p{i}, bad{i}: 1}}" for i in range(20_000))
+    head = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports:"
+    began = time.monotonic()
+
+    (parsed,) = parse_text(head + items + many, "f")
+
+    assert len(parsed.problems) == 100
+    assert time.monotonic() - began < 10
 
 
 def config_map(text: str) -> ConfigMap:

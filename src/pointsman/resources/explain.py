@@ -20,6 +20,8 @@ from pointsman.resources.problems import did_you_mean, shown
 
 M = TypeVar("M", bound=Model)
 
+MAX_FAULTS = 100
+"""Of one value, errors and unknown fields each; who has more has other worries than the next."""
 _MAX_ROUNDS = 16
 """Each round takes out the unknown fields found so far and looks again."""
 
@@ -54,10 +56,11 @@ def faults(cls: type[M], data: Any) -> Faults[M]:
         extras = [d["loc"] for d in details if d["type"] == "extra_forbidden"]
         if not extras:
             break
-        unknown += [Fault(where, _unknown_text(cls, where)) for where in extras]
-        for where in extras:
-            data = _without(data, where)
-    errors = dict.fromkeys(fault for item in details for fault in _explained(data, item))
+        room = MAX_FAULTS - len(unknown)
+        unknown += [Fault(where, _unknown_text(cls, where)) for where in extras[:room]]
+        data = _without(data, extras)
+    told = details[:MAX_FAULTS]
+    errors = dict.fromkeys(fault for item in told for fault in _explained(data, item))
     return Faults(None, tuple(_folded(errors)), tuple(unknown))
 
 
@@ -109,16 +112,33 @@ def _place(data: Any, loc: tuple[int | str, ...], *, missing: bool) -> Where:
     return tuple(where)
 
 
-def _without(data: Any, where: Where) -> Any:
-    """A copy of `data` without the field at `where`; only what lies on the way is copied."""
-    head, rest = where[0], where[1:]
-    if isinstance(data, list) and isinstance(head, int):
-        return [_without(item, rest) if i == head else item for i, item in enumerate(data)]
-    if not isinstance(data, Mapping):
-        return data
-    if not rest:
-        return {key: value for key, value in data.items() if key != head}
-    return {key: _without(value, rest) if key == head else value for key, value in data.items()}
+def _without(data: Any, places: typing.Iterable[Where]) -> Any:
+    """A copy of `data` without the fields at `places`, in one walk over what lies on the way."""
+    tree: dict[Any, Any] = {}
+    for place in places:
+        node: Any = tree
+        for part in place[:-1]:
+            node = node.setdefault(part, {})
+            if node is _GONE:
+                break
+        else:
+            node[place[-1]] = _GONE
+    return _pruned(data, tree)
+
+
+_GONE = object()
+
+
+def _pruned(data: Any, tree: dict[Any, Any]) -> Any:
+    if isinstance(data, Mapping):
+        return {
+            key: _pruned(value, tree[key]) if key in tree else value
+            for key, value in data.items()
+            if tree.get(key) is not _GONE
+        }
+    if isinstance(data, list):
+        return [_pruned(v, tree[i]) if i in tree else v for i, v in enumerate(data)]
+    return data
 
 
 def _unknown_text(cls: type[Model], where: Where) -> str:

@@ -15,11 +15,8 @@ from pointsman.resources.base import DEFAULT_NAMESPACE, Ref, Resource
 from pointsman.resources.core import ConfigMap
 from pointsman.resources.documents import Document, Mark, Part, read, read_part, split
 from pointsman.resources.envoy_gateway import CONFIG_KEY, EnvoyGatewayConfig
-from pointsman.resources.explain import Fault, Faults, faults
+from pointsman.resources.explain import MAX_FAULTS, Fault, Faults, faults
 from pointsman.resources.problems import Problem, field_text, shown
-
-MAX_PROBLEMS = 100
-"""Of one object; who has more has other worries than the hundred-and-first."""
 
 
 class Origin(NamedTuple):
@@ -181,7 +178,7 @@ def _validated(
     if strict:
         warnings = [problem.as_error() for problem in warnings]
     errors = [_problem(document, fault, subject) for fault in found.errors]
-    problems = tuple(sorted([*errors, *warnings], key=lambda p: (p.line, p.field))[:MAX_PROBLEMS])
+    problems = tuple(sorted([*errors, *warnings], key=lambda p: (p.line, p.field))[:MAX_FAULTS])
     if found.value is None or any(problem.is_error for problem in problems):
         return Parsed(origin, ref, None, problems)
     resource: Resource = found.value
