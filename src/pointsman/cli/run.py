@@ -17,6 +17,7 @@ from pointsman.admin.instances import INSTANCE_VARIABLE, InstanceError
 from pointsman.inference.models import served_models
 from pointsman.inference.pools import pools
 from pointsman.resources.inference_extension import InferenceModel
+from pointsman.standalone.external import External, ServerError, parse_servers
 from pointsman.standalone.instance import Instance, InstanceSettings, start
 from pointsman.telemetry.logs import configure
 from pointsman.xds.binary import EnvoyNotFoundError
@@ -37,12 +38,36 @@ def _port_map(
     return result
 
 
+def _servers(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[External, ...]:
+    try:
+        return tuple(parse_servers(values))
+    except ServerError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and 1 <= int(text) <= 65535
 
 
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, allow_dash=True))
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    callback=_servers,
+    metavar="NAME=URL[,URL...]",
+    help="Model servers that already run; no manifests needed. May be repeated.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    show_default=True,
+    help="The listener in front of --server.",
+)
 @click.option(
     "--instance",
     envvar=INSTANCE_VARIABLE,
@@ -72,6 +97,8 @@ def _is_port(text: str) -> bool:
 @click.option("-v", "--verbose", count=True, help="Say more; twice for Envoy's own log.")
 def run(
     paths: tuple[str, ...],
+    servers: tuple[External, ...],
+    port: int,
     instance: str | None,
     address: str,
     port_map: dict[int, int],
@@ -80,14 +107,23 @@ def run(
     drain_timeout: float,
     verbose: int,
 ) -> None:
-    """Run the manifests under PATH... as a gateway on this machine.
+    r"""Run the manifests under PATH... as a gateway on this machine.
 
     PATH is a file, a folder (with everything below it) or - for standard input. Without a PATH a
     built-in example runs. Files are watched: what changes is applied.
+
+    With --server no manifests are needed: a pool over servers that already run (vLLM, SGLang,
+    llama.cpp, TGI, Ollama or another that speaks the OpenAI API) behind --port.
+
+    \b
+      pointsman run manifests/
+      pointsman run --server qwen=http://10.0.0.7:8000,http://10.0.0.8:8000
     """
     configure(verbose)
     settings = InstanceSettings(
-        paths=paths or (example_path(),),
+        paths=paths if paths or servers else (example_path(),),
+        servers=servers,
+        servers_port=port,
         name=instance,
         address=address,
         port_map=port_map,
@@ -98,7 +134,7 @@ def run(
     )
     try:
         asyncio.run(_run(settings))
-    except (InstanceError, EnvoyNotFoundError) as error:
+    except (InstanceError, EnvoyNotFoundError, ServerError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -174,7 +210,9 @@ def _model(instance: Instance) -> str:
         for namespace, name in pools(instance.store)
         for model in served_models(models, namespace, name).values()
     ]
-    return max(served, key=lambda model: model.priority).name if served else "MODEL"
+    if served:
+        return max(served, key=lambda model: model.priority).name
+    return next(iter(instance.external.models), "MODEL")
 
 
 def _say(text: str) -> None:

@@ -32,6 +32,7 @@ from pointsman.sources.files import FileSource
 from pointsman.standalone import pickers
 from pointsman.standalone.addresses import claimed_addresses
 from pointsman.standalone.envoy import Envoy, EnvoySettings
+from pointsman.standalone.external import External, ExternalServers
 from pointsman.standalone.outputs import Outputs
 from pointsman.standalone.provided import ProvidedServices
 from pointsman.standalone.workloads import Workloads
@@ -50,6 +51,10 @@ class InstanceSettings:
 
     paths: tuple[str, ...]
     """Files, folders, or `-`."""
+    servers: tuple[External, ...] = ()
+    """Model servers that already run."""
+    servers_port: int = 8080
+    """The listener in front of `servers`."""
     name: str | None = None
     address: str = "127.0.0.1"
     """Where listeners bind."""
@@ -82,6 +87,7 @@ class Instance:
             is_alone=True,
         )
         self.controller = Controller(self.store, self.options, self.source.write_status)
+        self.external = ExternalServers(self.store, settings.servers, settings.servers_port)
         self.workloads: Workloads | None = None
         self.picker = pickers.ProvidedPicker(
             folder, self.admin_socket, self.outputs, lambda: self.controller.translation
@@ -98,6 +104,8 @@ class Instance:
     async def waiting_for(self) -> list[str]:
         """What is not up yet, in words; nothing when a request would be answered."""
         found = list(self.workloads.waiting) if self.workloads is not None else ["the pods"]
+        if not self.external.is_settled:
+            found.append("none of the servers answers")
         if not self.controller.is_current or not self.controller.discovery.is_settled:
             found.append("Envoy has not taken everything")
         if not await self.picker.is_ready():
@@ -117,12 +125,14 @@ class Instance:
                 claimed_addresses(shared=self.settings.shared_addresses)
             )
             await self.source.start()
+            await self.external.start()
             await stack.enter_async_context(
                 admin_server.serve(self.store, self._providers(), self.admin_socket)
             )
             xds_socket = self.folder / "xds.sock"
             await stack.enter_async_context(self.controller.discovery.listening(xds_socket))
             await self._keep(stack, self.source.follow(), "files")
+            await self._keep(stack, self.external.run(), "external servers")
             await self._keep(stack, self.controller.run(), "control plane")
             await self._keep(stack, ProvidedServices(self.store).run(), "provided pickers")
             self.workloads = Workloads(
