@@ -39,6 +39,8 @@ ADDRESS_TYPE = (
     r"|[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
     r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$"
 )
+_LONGEST_KEY = 253 + 1 + 63
+"""Characters of a label's key: prefix, slash, name."""
 Option = Annotated[str, Field(max_length=4096)]
 
 
@@ -173,7 +175,7 @@ class Infrastructure(Model):
     def _broken(self) -> Iterator[Broken]:
         for field, keys in (("labels", self.labels), ("annotations", self.annotations)):
             for key in keys:
-                if not re.fullmatch(LABEL_KEY, key):
+                if len(key) > _LONGEST_KEY or not re.fullmatch(LABEL_KEY, key):
                     yield (field, key), "must be a key like 'app' or 'example.com/app'"
                 elif len(key.split("/")[0]) >= 253:
                     yield (field, key), "must have a prefix of less than 253 characters"
