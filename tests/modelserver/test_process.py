@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -93,15 +94,17 @@ async def test_a_taken_port_is_one_line_on_stderr() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.7.x and /proc")
 async def test_many_replicas_share_a_process_and_cost_little_when_idle() -> None:
+    with socket.create_server(("127.0.7.1", 0)) as free:
+        port = str(free.getsockname()[1])
     async with command(
-        "modelserver", "--host", "127.0.7.1", "--port", "18473", "--replicas", "100",
+        "modelserver", "--host", "127.0.7.1", "--port", port, "--replicas", "100",
         "--spread", "host",
     ) as process:  # fmt: skip
         line = await line_with(process, "ready on")
-        assert "127.0.7.100:18473 (100 replicas)" in line
+        assert f"127.0.7.100:{port} (100 replicas)" in line
         async with (
             aiohttp.ClientSession() as client,
-            client.get("http://127.0.7.77:18473/v1/models") as response,
+            client.get(f"http://127.0.7.77:{port}/v1/models") as response,
         ):
             assert response.status == 200
         stat = Path(f"/proc/{process.pid}/stat")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
 from aiohttp import web
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from pointsman.modelserver.sidecar.gauges import SidecarMetrics, exposed
 from pointsman.modelserver.sidecar.reconciler import Pace, Reconciler
@@ -97,6 +101,32 @@ def test_what_stands_in_both_lists_is_left_alone() -> None:
 )
 def test_a_wrong_file_is_refused_with_the_place(text: str, problem: str) -> None:
     with pytest.raises(RolloutError, match=problem):
+        parse_rollout(text)
+
+
+yaml_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5), st.dates()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(
+                ["vLLMLoRAConfig", "ensureExist", "ensureNotExist", "models", "id", "source",
+                 "base-model", "port", "host", "name", "defaultBaseModel"]
+            ),
+            inner,
+            max_size=5,
+        ),
+    ),
+    max_leaves=15,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(max_size=60), st.builds(yaml.safe_dump, yaml_values)))
+@example("2026-13-01")
+@example("[" * 3000)
+def test_no_file_crashes_it(text: str) -> None:
+    with contextlib.suppress(RolloutError):
         parse_rollout(text)
 
 

@@ -67,7 +67,8 @@ def parse_rollout(text: str) -> Rollout:
     """
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # PyYAML lets a date like 2026-13-01 and too deep a nesting out as these.
         raise RolloutError(f"not YAML: {error}") from None
     if document is None:
         return Rollout()
