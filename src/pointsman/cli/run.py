@@ -88,6 +88,13 @@ def _is_port(text: str) -> bool:
     help="An address for each pod (Linux), or ports on 127.0.0.1; by default what works here.",
 )
 @click.option(
+    "--workloads",
+    type=click.Choice(["builtin", "process"]),
+    default="builtin",
+    show_default=True,
+    help="What containers run as: our stand-ins, or their own command where it is installed.",
+)
+@click.option(
     "--drain-timeout",
     type=click.FloatRange(0, 3600),
     default=10.0,
@@ -104,10 +111,11 @@ def run(
     port_map: dict[int, int],
     concurrency: int | None,
     pod_addresses: str | None,
+    workloads: str,
     drain_timeout: float,
     verbose: int,
 ) -> None:
-    r"""Run the manifests under PATH... as a gateway on this machine.
+    """Run the manifests under PATH... as a gateway on this machine.
 
     PATH is a file, a folder (with everything below it) or - for standard input. Without a PATH a
     built-in example runs. Files are watched: what changes is applied.
@@ -118,7 +126,7 @@ def run(
     \b
       pointsman run manifests/
       pointsman run --server qwen=http://10.0.0.7:8000,http://10.0.0.8:8000
-    """
+    """  # noqa: D301  # click reads the escape
     configure(verbose)
     settings = InstanceSettings(
         paths=paths if paths or servers else (example_path(),),
@@ -130,6 +138,7 @@ def run(
         concurrency=concurrency,
         shared_addresses=None if pod_addresses is None else pod_addresses == "shared",
         envoy_log_level="info" if verbose > 1 else "warning",
+        runs_real_commands=workloads == "process",
         drain_timeout_s=drain_timeout,
     )
     try:

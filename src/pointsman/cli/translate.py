@@ -50,7 +50,7 @@ def translate_command(
     before_patches: bool,
     is_checked: bool,
 ) -> None:
-    r"""Show the Envoy resources that manifests become.
+    """Show the Envoy resources that manifests become.
 
     PATH is a file, a folder with everything below it, or - for standard input. What is wrong with
     the manifests goes to standard error; the exit code is 1 when there is an error, or when Envoy
@@ -59,7 +59,7 @@ def translate_command(
     \b
       pointsman translate manifests/ --type route
       pointsman translate manifests/ --check > /dev/null
-    """
+    """  # noqa: D301  # click reads the escape
     found, problems = asyncio.run(load(paths))
     resources = found.before_patches if before_patches else found.snapshot
     value = shown(resources, kinds or tuple(TYPES))

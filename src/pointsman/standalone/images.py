@@ -67,6 +67,11 @@ def is_known(image: str) -> bool:
     return _maker(image) is not None
 
 
+def is_vllm(image: str) -> bool:
+    """Whether the image is vLLM, or something that takes its command line."""
+    return _maker(image) is _model_server
+
+
 def known_images() -> str:
     """What to say to somebody whose image is not known."""
     return ", ".join(name for name, _, _ in _KNOWN)
@@ -79,7 +84,7 @@ def _maker(image: str) -> Maker | None:
 
 def _model_server(container: Container, around: Surroundings) -> StandIn:
     given = _after_vllm_command((*container.command, *container.args))
-    port = _int_flag(given, "--port", MODEL_SERVER_PORT)
+    port = int_flag(given, "--port", MODEL_SERVER_PORT)
     return _model_server_at(port, tuple(around.local_path(item) for item in given), around)
 
 
@@ -98,9 +103,9 @@ def _model_server_at(port: int, given: tuple[str, ...], around: Surroundings) ->
 def _picker(container: Container, around: Surroundings) -> StandIn:
     given = container.args or container.command[1:]
     ports = {
-        "-grpcPort": _int_flag(given, "grpcPort", PICKER_PORT),
-        "-grpcHealthPort": _int_flag(given, "grpcHealthPort", PICKER_HEALTH_PORT),
-        "-metricsPort": _int_flag(given, "metricsPort", PICKER_METRICS_PORT),
+        "-grpcPort": int_flag(given, "grpcPort", PICKER_PORT),
+        "-grpcHealthPort": int_flag(given, "grpcHealthPort", PICKER_HEALTH_PORT),
+        "-metricsPort": int_flag(given, "metricsPort", PICKER_METRICS_PORT),
     }
     real = [part for flag, port in ports.items() for part in (flag, str(around.place.port(port)))]
     socket = around.folder / "picker-admin.sock"
@@ -128,7 +133,7 @@ def _after_vllm_command(line: tuple[str, ...]) -> tuple[str, ...]:
     return line[1:] if line[:1] == ("vllm",) else line
 
 
-def _int_flag(arguments: tuple[str, ...], name: str, default: int) -> int:
+def int_flag(arguments: tuple[str, ...], name: str, default: int) -> int:
     """The last value of a flag, in any form that Go's or Python's parsers take."""
     bare = name.lstrip("-").replace("_", "-")
     found = default

@@ -33,6 +33,7 @@ from pointsman.standalone import pickers
 from pointsman.standalone.addresses import claimed_addresses
 from pointsman.standalone.envoy import Envoy, EnvoySettings
 from pointsman.standalone.external import External, ExternalServers
+from pointsman.standalone.launchers import Launcher
 from pointsman.standalone.outputs import Outputs
 from pointsman.standalone.provided import ProvidedServices
 from pointsman.standalone.workloads import Workloads
@@ -63,6 +64,8 @@ class InstanceSettings:
     """Envoy's worker threads."""
     shared_addresses: bool | None = None
     """All pods on 127.0.0.1; None decides by what the machine has."""
+    runs_real_commands: bool = False
+    """Containers run their own command where it is installed."""
     envoy_log_level: str = "warning"
     drain_timeout_s: float = 10.0
 
@@ -142,6 +145,7 @@ class Instance:
                 self.admin_socket,
                 self.outputs.of,
                 self._set_status,
+                Launcher(prefers_real=self.settings.runs_real_commands),
             )
             await self._keep(stack, self.workloads.run(), "workloads")
             await self._keep(stack, self.picker.run(self.store), "picker")

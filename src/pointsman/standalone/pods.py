@@ -18,17 +18,16 @@ from pointsman.resources.base import ObjectMeta, OwnerReference, Ref
 from pointsman.resources.conditions import Condition, merge
 from pointsman.resources.core import (
     PORTS_ANNOTATION,
-    ConfigMap,
     Container,
-    EnvVar,
     Pod,
     PodSpec,
     Probe,
-    Secret,
 )
 from pointsman.standalone import images, probes
 from pointsman.standalone.addresses import Place
-from pointsman.standalone.processes import Command, Output, Process, own_command
+from pointsman.standalone.environment import variables, with_references
+from pointsman.standalone.launchers import Launcher
+from pointsman.standalone.processes import Command, Output, Process
 from pointsman.standalone.volumes import write_volumes
 from pointsman.store import Store
 
@@ -74,6 +73,7 @@ class RunningPod:
         feed: Path,
         store: Store,
         outputs: Outputs,
+        launcher: Launcher,
     ) -> None:
         self.plan = plan
         self.place = place
@@ -81,6 +81,7 @@ class RunningPod:
         self._feed = feed
         self._store = store
         self._outputs = outputs
+        self._launcher = launcher
         self._containers: list[_Running] = []
         self._admin_sockets: list[Path] = []
         self._created = _now()
@@ -132,7 +133,8 @@ class RunningPod:
         volumes = write_volumes(self._store, self.plan.namespace, self.plan.spec, self._folder)
         mounts = {mount.mount_path: volumes[mount.name] for mount in container.volume_mounts}
         around = images.Surroundings(self.place, self._folder, self._feed, mounts)
-        found = images.stand_in(container, around)
+        environment = self._environment(container, around)
+        found = self._launcher.launch(with_references(container, environment), around)
         if found is None:
             raise ValueError(f"image {container.image!r} is not known")
         if found.admin_socket is not None:
@@ -140,8 +142,8 @@ class RunningPod:
         name = f"{self.plan.namespace}/{self.plan.name}/{container.name}"
         command = Command(
             name,
-            own_command(found.command, found.arguments),
-            self._environment(container, around),
+            found.argv,
+            environment,
             grace_s=float(self.plan.spec.termination_grace_period_seconds),
         )
         process = Process(command, self._outputs(name), self._show)
@@ -153,12 +155,8 @@ class RunningPod:
             "metadata.namespace": self.plan.namespace,
             "status.podIP": self.place.ip,
         }
-        result = {}
-        for item in container.env:
-            value = _value(item, fields, self._store, self.plan.namespace)
-            if value is not None:
-                result[item.name] = around.local_path(value)
-        return result
+        found = variables(container, fields, self._store, self.plan.namespace)
+        return {name: around.local_path(value) for name, value in found.items()}
 
     async def _watch(self, item: _Running, session: aiohttp.ClientSession) -> None:
         """Keep `is_ready` of a container true to what its probe says."""
@@ -244,23 +242,6 @@ def _waiting_for(item: _Running) -> str:
     if item.process.problem and not item.process.is_running:
         return f"container {item.container.name} {item.process.problem}"
     return f"container {item.container.name} is not ready"
-
-
-def _value(item: EnvVar, fields: dict[str, str], store: Store, namespace: str) -> str | None:
-    """The value of a variable; None where what it refers to is not there."""
-    source = item.value_from
-    if source is None:
-        return item.value
-    if source.field_ref is not None:
-        return fields.get(source.field_ref.field_path)
-    if source.config_map_key_ref is not None:
-        found = store.get(ConfigMap, namespace, source.config_map_key_ref.name)
-        return found.data.get(source.config_map_key_ref.key) if found is not None else None
-    if source.secret_key_ref is not None:
-        secret = store.get(Secret, namespace, source.secret_key_ref.name)
-        content = secret.value(source.secret_key_ref.key) if secret is not None else None
-        return content.decode(errors="replace") if content is not None else None
-    return None
 
 
 def _now() -> str:

@@ -24,6 +24,7 @@ from pointsman.resources.base import OwnerReference, Ref
 from pointsman.resources.core import ConfigMap, Secret
 from pointsman.standalone import images
 from pointsman.standalone.addresses import Addresses, NoAddressError, Place
+from pointsman.standalone.launchers import Launcher
 from pointsman.standalone.pods import Outputs, PodPlan, RunningPod, containers_to_run
 from pointsman.store import Change, Store
 
@@ -58,6 +59,7 @@ class Workloads:
         feed: Path,
         outputs: Outputs,
         set_status: SetStatus,
+        launcher: Launcher,
     ) -> None:
         self._store = store
         self._addresses = addresses
@@ -65,6 +67,7 @@ class Workloads:
         self._feed = feed
         self._outputs = outputs
         self._set_status = set_status
+        self._launcher = launcher
         self._entries: dict[Ref, _Entry] = {}
 
     @property
@@ -115,7 +118,7 @@ class Workloads:
             for entry in self._entries.values()
             if entry.deployment == deployment.ref and not entry.is_leaving
         ]
-        if unknown_images(deployment):
+        if unknown_images(deployment, self._launcher):
             return
         template = template_hash(deployment)
         current = [entry for entry in mine if entry.template == template]
@@ -144,7 +147,9 @@ class Workloads:
             log.error("%s: %s", plan.ref, error)
             return
         folder = self._folder / f"{plan.namespace}.{plan.name}"
-        pod = RunningPod(plan, place, folder, self._feed, self._store, self._outputs)
+        pod = RunningPod(
+            plan, place, folder, self._feed, self._store, self._outputs, self._launcher
+        )
         task = asyncio.create_task(pod.run(session), name=str(plan.ref))
         self._entries[plan.ref] = _Entry(pod, task, deployment, template)
         task.add_done_callback(lambda done: self._ended(plan.ref, place, done))
@@ -176,7 +181,7 @@ class Workloads:
         staying = [entry for entry in mine if not entry.is_leaving]
         ready = sum(entry.pod.is_ready for entry in staying)
         wanted = deployment.spec.replicas
-        unknown = unknown_images(deployment)
+        unknown = unknown_images(deployment, self._launcher)
         if unknown:
             reason, message = "UnknownImage", unknown
         elif ready < wanted:
@@ -200,12 +205,12 @@ class Workloads:
         }
 
 
-def unknown_images(deployment: Deployment) -> str:
+def unknown_images(deployment: Deployment, launcher: Launcher) -> str:
     """What to say of images that nobody knows; "" where there are none."""
     unknown = [
         f"image {item.image!r} of container {item.name} is not known here"
         for item in containers_to_run(deployment.spec.template.spec)
-        if not images.is_known(item.image)
+        if not launcher.knows(item)
     ]
     if not unknown:
         return ""
