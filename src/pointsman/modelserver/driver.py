@@ -140,6 +140,11 @@ class EngineDriver:
                 self._on_end(sequence)
         session.open = 0
 
+    def catch_up(self) -> None:
+        """Ends the steps that are due, so that what is read off the engine is of this moment."""
+        self._run(self.clock.now())
+        self._schedule()
+
     def abort_all(self) -> None:
         """Ends every sequence with the finish reason `abort`; their sessions see it at once."""
         now = self.clock.now()

@@ -45,7 +45,6 @@ _log = logging.getLogger(__name__)
 _BODY_DEADLINE_S = 60.0
 """How long a client may take to send its body."""
 
-
 # Paths that the web framework beneath vLLM does not count.
 _UNCOUNTED = frozenset(("/metrics", "/health", "/ping", "/version", "/load"))
 
@@ -137,8 +136,8 @@ class Replica:
         return headers
 
     def metrics_text(self) -> bytes:
-        """The body of `/metrics`."""
-        # The gauges are of this moment: steps that are due have ended.
+        """The body of `/metrics`, as of this moment."""
+        self.driver.catch_up()
         lines: list[str] = []
         write_process(lines, self.started_s)
         self.metrics.write(lines)
