@@ -101,7 +101,7 @@ def _is_port(text: str) -> bool:
     show_default=True,
     help="Seconds that running requests may take when the gateway ends.",
 )
-@click.option("-v", "--verbose", count=True, help="Say more; twice for Envoy's own log.")
+@click.option("-v", "--verbose", count=True, help="Say more; twice for what processes print.")
 def run(
     paths: tuple[str, ...],
     servers: tuple[External, ...],
@@ -138,6 +138,7 @@ def run(
         concurrency=concurrency,
         shared_addresses=None if pod_addresses is None else pod_addresses == "shared",
         envoy_log_level="info" if verbose > 1 else "warning",
+        echoes_output=verbose > 1,
         runs_real_commands=workloads == "process",
         drain_timeout_s=drain_timeout,
     )

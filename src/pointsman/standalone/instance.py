@@ -67,6 +67,8 @@ class InstanceSettings:
     runs_real_commands: bool = False
     """Containers run their own command where it is installed."""
     envoy_log_level: str = "warning"
+    echoes_output: bool = False
+    """What processes print goes to our own log too."""
     drain_timeout_s: float = 10.0
 
 
@@ -77,7 +79,7 @@ class Instance:
         self.settings = settings
         self.folder = folder
         self.store = Store()
-        self.outputs = Outputs()
+        self.outputs = Outputs(_echo if settings.echoes_output else None)
         self.source = FileSource(
             self.store, settings.paths, on_change=log.info, on_problem=_log_problem
         )
@@ -289,6 +291,10 @@ async def _background(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def _echo(name: str, line: str) -> None:
+    log.info("[%s] %s", name, line)
 
 
 def _log_problem(problem: Problem) -> None:

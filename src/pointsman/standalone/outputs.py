@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
 from pointsman.standalone.processes import Output
 
@@ -14,12 +15,17 @@ MAX_PROCESSES = 500
 class Outputs:
     """Gives and keeps the output of processes. A container's name is `namespace/pod/container`."""
 
-    def __init__(self) -> None:
+    def __init__(self, echo: Callable[[str, str], None] | None = None) -> None:
+        """With `echo` every line is also handed to it, after the name of its process."""
         self._outputs: OrderedDict[str, Output] = OrderedDict()
+        self._echo = echo
 
     def of(self, name: str) -> Output:
         """The output of that process, empty at first."""
-        found = self._outputs.setdefault(name, Output())
+        found = self._outputs.get(name)
+        if found is None:
+            echo = partial(self._echo, name) if self._echo is not None else None
+            found = self._outputs[name] = Output(echo)
         while len(self._outputs) > MAX_PROCESSES:
             self._outputs.popitem(last=False)
         return found

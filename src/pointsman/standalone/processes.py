@@ -49,7 +49,8 @@ class Command:
 class Output:
     """The last lines that a process wrote, and those to come for who follows."""
 
-    def __init__(self) -> None:
+    def __init__(self, echo: Callable[[str], None] | None = None) -> None:
+        self._echo = echo
         self._lines: deque[str] = deque(maxlen=LOG_LINES)
         self._followers: WeakSet[asyncio.Queue[str]] = WeakSet()
 
@@ -61,6 +62,8 @@ class Output:
     def add(self, line: str) -> None:
         """Keep a line; a follower that is too slow misses it."""
         self._lines.append(line)
+        if self._echo is not None:
+            self._echo(line)
         for queue in self._followers:
             with suppress(asyncio.QueueFull):
                 queue.put_nowait(line)
