@@ -27,6 +27,7 @@ from pointsman.picker.endpoints.measures import Measures, read_measures
 from pointsman.picker.endpoints.table import Endpoint, Place, Table
 from pointsman.picker.extproc.service import PROCESS, ExtProc
 from pointsman.picker.pools import Pools, PoolView
+from pointsman.picker.prefix.index import MAX_BLOCKS, PrefixIndex
 from pointsman.picker.report import Report
 from pointsman.picker.scheduling.profile import DEFAULT, choose
 from pointsman.picker.scheduling.request import Wanted
@@ -305,7 +306,14 @@ def main() -> None:
         + b'vllm:num_requests_waiting{engine="0",model_name="m"} 1.0\n'
     )
     p50, p99 = quantiles_us(lambda: read_measures(text, 0.0), 1_000 // scale)
-    print(f"\nReading {len(text) // 1000} KB of metrics: p50 {p50:.0f} us, p99 {p99:.0f} us")
+    before = resident_mb()
+    index = PrefixIndex()
+    servers, prompts = 100 // scale, MAX_BLOCKS // 32
+    for server in range(servers):
+        for _ in range(prompts):
+            index.add(f"server-{server}", [rng.getrandbits(61) for _ in range(32)], 2**40)
+    print(f"\n{index.blocks} blocks of {servers} servers: {resident_mb() - before:.0f} MB")
+    print(f"Reading {len(text) // 1000} KB of metrics: p50 {p50:.0f} us, p99 {p99:.0f} us")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as modes
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
+from pointsman.picker.endpoints.measures import Measures
 from pointsman.picker.flags import Options
 from pointsman.picker.process import Picker
 from pointsman.store import Store
@@ -271,3 +275,97 @@ async def test_a_body_above_the_limit_is_a_413(
     answer = (await stream.read()).immediate_response
     assert answer.status.code == 413
     assert json.loads(answer.body)["error"]["code"] == "body_too_large"
+
+
+async def refusal(running: Running, name: str) -> Any:
+    stream = running.stream()
+    await stream.write(headers())
+    await stream.read()
+    await stream.write(body(chat(name)))
+    answer = await stream.read()
+    stream.cancel()
+    return answer.immediate_response if answer.HasField("immediate_response") else None
+
+
+async def test_a_saturated_pool_sheds_what_is_not_critical(running: Running) -> None:
+    running.store.apply(
+        [
+            model("high", "Critical"),
+            model("mid"),
+            model("std", "Standard"),
+            model("low", "Sheddable"),
+        ]
+    )
+    await until(lambda: running.picker.pools.all()[0].models)
+    running.picker.scraper.change([], list(running.picker.table))
+    for waiting, shed in ((4, []), (5, ["mid", "std", "low"])):
+        for endpoint in running.picker.table:
+            endpoint.measures = Measures(time.monotonic(), waiting=waiting)
+        refused = {name: await refusal(running, name) for name in ("high", "mid", "std", "low")}
+        assert [name for name, answer in refused.items() if answer is not None] == shed
+    answer = refused["low"]
+    assert answer.status.code == 429
+    sent = {option.header.key: option.header.raw_value for option in answer.headers.set_headers}
+    assert sent["retry-after"] == b"1"
+    assert json.loads(answer.body)["error"]["type"] == "rate_limit_error"
+
+
+async def test_a_pool_without_ready_pods_is_a_503(running: Running) -> None:
+    running.store.apply([pod(f"p{i}", f"127.0.0.{i + 1}", ready=False) for i in range(3)])
+    await until(lambda: len(running.picker.table) == 0)
+    answer = await refusal(running, "m")
+    assert answer.status.code == 503
+    assert json.loads(answer.body)["error"]["code"] == "no_endpoint"
+
+
+async def picked_within(running: Running, hint: Any) -> list[str] | int:
+    """The endpoints of a pick under a subset hint, or the status of the refusal."""
+    message = headers(end=True, path="/x")
+    fields = message.metadata_context.filter_metadata["envoy.lb.subset_hint"]
+    fields["x-gateway-destination-endpoint-subset"] = hint
+    stream = running.stream()
+    await stream.write(message)
+    answer = await stream.read()
+    stream.cancel()
+    if answer.HasField("immediate_response"):
+        return int(answer.immediate_response.status.code)
+    return sorted(destination_metadata(answer).split(","))
+
+
+async def test_a_subset_hint_narrows_the_choice_by_address_and_port(running: Running) -> None:
+    one, two = "127.0.0.1:8000", "127.0.0.2:8000"
+    assert await picked_within(running, [one]) == [one]
+    assert await picked_within(running, [one, two, "127.0.0.3:9"]) == [one, two]
+    assert await picked_within(running, f"{one}, {two}") == [one, two]
+    assert await picked_within(running, ["127.0.0.1:9"]) == 503
+    assert await picked_within(running, []) == 503
+
+
+async def test_what_clients_say_to_the_picker_goes_no_further(running: Running) -> None:
+    stream = running.stream()
+    message = headers(end=True, path="/x", x_gateway_inference_objective="high")
+    message.request_headers.headers.headers.add(
+        key="x-gateway-destination-endpoint", raw_value=b"h"
+    )
+    await stream.write(message)
+    answer = await stream.read()
+    stream.cancel()
+    mutation = answer.request_headers.response.header_mutation
+    assert list(mutation.remove_headers) == ["x-gateway-inference-objective"]
+    assert "h" not in mutations(answer.request_headers.response).values()
+
+
+async def test_decisions_are_followed_live(running: Running) -> None:
+    path = running.picker.options.admin_socket
+    assert path is not None
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
+        session.get("http://a/decisions", params={"follow": "1", "model": "mine"}) as response,
+    ):
+        for name in ("other", "mine"):
+            assert await refusal(running, name) is None
+        decision = json.loads(await asyncio.wait_for(response.content.readline(), 5))
+        assert (decision["model"], len(decision["candidates"])) == ("mine", 3)
+        assert set(decision["totals"]) == set(decision["endpoints"])
+        assert len(running.picker.director.ring.followers) == 1
+    await until(lambda: not running.picker.director.ring.followers)

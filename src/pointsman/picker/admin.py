@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 from aiohttp import web
 
+from pointsman.picker.decisions import Decision
 from pointsman.picker.director import Director
 from pointsman.picker.pools import Pools
 from pointsman.picker.report import Report
 
 MAX_DECISIONS_SHOWN = 1_000
+FOLLOW_INTERVAL_S = 0.05
+"""Decisions that are followed are written in batches."""
+WRITE_TIMEOUT_S = 10.0
+"""A follower that takes nothing for so long is cut off."""
+_APPEND_NEWLINE = orjson.OPT_APPEND_NEWLINE
 
 
 def admin_app(
@@ -23,20 +30,14 @@ def admin_app(
     async def endpoints(_request: web.Request) -> web.Response:
         return _json(endpoint_rows(director.pools, clock()))
 
-    async def decisions(request: web.Request) -> web.Response:
+    async def decisions(request: web.Request) -> web.StreamResponse:
+        if request.query.get("follow") in ("1", "true"):
+            return await _follow(director, request)
         text = request.query.get("limit", "50")
         limit = min(int(text), MAX_DECISIONS_SHOWN) if text.isascii() and text.isdigit() else 50
-        found = [
-            decision
-            for decision in director.ring
-            if _matches(request, "request_id", decision.request_id)
-            and _matches(request, "model", decision.model or "")
-            and _matches(request, "pool", decision.pool)
-            and ("endpoint" not in request.query or request.query["endpoint"] in decision.endpoints)
-        ]
+        found = [decision for decision in director.ring if _matches(request, decision)]
         shown = found[-limit:] if limit else []
-        config = director.config
-        return _json([each.explained(config.profile(each.wanted.headers)) for each in shown])
+        return _json([_explained(director, each) for each in shown])
 
     async def healthz(_request: web.Request) -> web.Response:
         is_ok = is_serving()
@@ -89,8 +90,35 @@ def endpoint_rows(pools: Pools, now: float) -> list[dict[str, Any]]:
     return rows
 
 
-def _matches(request: web.Request, name: str, value: str) -> bool:
-    return name not in request.query or request.query[name] == value
+async def _follow(director: Director, request: web.Request) -> web.StreamResponse:
+    """One decision a line as they are made, until the reader goes."""
+    response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
+    await response.prepare(request)
+    with director.ring.follow() as news:
+        while request.transport is not None and not request.transport.is_closing():
+            while news:
+                decision = news.popleft()
+                if _matches(request, decision):
+                    line = orjson.dumps(_explained(director, decision), option=_APPEND_NEWLINE)
+                    await asyncio.wait_for(response.write(line), WRITE_TIMEOUT_S)
+            await asyncio.sleep(FOLLOW_INTERVAL_S)
+    return response
+
+
+def _explained(director: Director, decision: Decision) -> dict[str, Any]:
+    return decision.explained(director.config.profile(decision.wanted.headers))
+
+
+def _matches(request: web.Request, decision: Decision) -> bool:
+    query = request.query
+    facts = {
+        "request_id": decision.request_id,
+        "model": decision.model or "",
+        "pool": decision.pool,
+    }
+    return all(query.get(name, fact) == fact for name, fact in facts.items()) and (
+        "endpoint" not in query or query["endpoint"] in decision.endpoints
+    )
 
 
 def _json(value: Any) -> web.Response:

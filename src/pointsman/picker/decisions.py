@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,10 +89,25 @@ class Ring:
 
     def __init__(self, capacity: int = MAX_DECISIONS) -> None:
         self._decisions: deque[Decision] = deque(maxlen=capacity)
+        self.followers: list[deque[Decision]] = []
+        """Who hears of each decision."""
 
     def add(self, decision: Decision) -> None:
         """Remember one; the oldest goes when the ring is full."""
         self._decisions.append(decision)
+        for follower in self.followers:
+            follower.append(decision)
+
+    @contextmanager
+    def follow(self) -> Iterator[deque[Decision]]:
+        """What is decided from now on, to be taken out at the left; the slow lose the oldest."""
+        follower: deque[Decision] = deque(maxlen=self._decisions.maxlen)
+        self.followers.append(follower)
+        try:
+            yield follower
+        finally:
+            # By identity: two followers that have heard the same are equal.
+            self.followers = [each for each in self.followers if each is not follower]
 
     def __iter__(self) -> Iterator[Decision]:
         """Oldest first."""

@@ -54,6 +54,8 @@ HEALTH_SERVICES = frozenset(
 ALWAYS_SERVING = frozenset({"liveness"})
 
 SHUTDOWN_TIMEOUT_S = 1.0
+DRAIN_TIMEOUT_S = 1.0
+"""How long gateways may take to acknowledge the ends of their streams."""
 CERTIFICATE_INTERVAL_S = 1.0
 CONFIG_INTERVAL_S = 0.5
 """Between two looks at the configuration file."""
@@ -150,6 +152,8 @@ class Picker:
                 self.ext_proc.drain()
                 service.drain()
                 health.drain()
+                # A socket that is closed before the gateway has read its streams' ends loses them.
+                await _until(lambda: not self.ext_proc.unended_streams, DRAIN_TIMEOUT_S)
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -275,6 +279,14 @@ async def _on_end_of_stdin(action: Callable[[], None]) -> None:
 
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(Watch, sys.stdin)
+
+
+async def _until(is_true: Callable[[], bool], timeout_s: float) -> None:
+    """Wait for something of our own to become true, or until it has taken too long."""
+    for _ in range(int(timeout_s * 100)):
+        if is_true():
+            return
+        await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

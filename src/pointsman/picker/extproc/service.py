@@ -64,6 +64,8 @@ class ExtProc:
         self.director = director
         self.report = report
         self.clock = clock
+        self.unended_streams = 0
+        """Streams that have not been closed from both sides."""
         self.held_bytes = 0
         """Of request bodies that are not complete, all streams together."""
         self.later = later
@@ -98,6 +100,7 @@ class ExtProc:
         pool = named.decode("utf-8", "replace") if named is not None else self._default_pool
         assumptions = self._ours if named is not None else self._foreign
         stream = Stream(self, responder, pool or "", assumptions)
+        self.unended_streams += 1
         if len(self._streams) >= MAX_STREAMS:
             stream.finish(Status.RESOURCE_EXHAUSTED, "too many streams are open")
             return stream
@@ -168,6 +171,7 @@ class Stream:
 
     def gone(self) -> None:
         """The stream has ended, whoever ended it."""
+        self._service.unended_streams -= 1
         self._linger()
         self._release()
 

@@ -8,8 +8,8 @@ It is written at each pick, on the assumption that the server will cache the pro
   `DEFAULT_TOKENS`), and at most `MAX_BLOCKS` blocks. The least recently used block goes first; of
   one prompt the last blocks are older than the first ones, since a chain is of no use without its
   beginning.
-- Memory: about 200 bytes for a block and server, 20 MB for a server at its limit of blocks only
-  where prompts are short; `benchmarks/picker_prefix.py` measures it.
+- Memory: about 150 bytes for each block of each server, so 150 MB for a hundred servers at their
+  limit of blocks; `benchmarks/picker.py` measures it.
 """
 
 from __future__ import annotations
