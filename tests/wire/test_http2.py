@@ -273,6 +273,14 @@ def test_a_breach_ends_the_connection_and_says_why(name: str) -> None:
     assert peer.died_of() is code
 
 
+def test_pings_of_a_quiet_day_do_not_add_up() -> None:
+    peer = opened()
+    for _ in range(10):
+        peer.say(frames.frame(frames.PING, 0, 0, b"12345678") * 900)
+        peer.connection.forgive()
+    assert peer.died_of() is None
+
+
 def test_another_protocol_is_told_so() -> None:
     peer = Peer()
     peer.say(b"GET / HTTP/1.1\r\n\r\n")

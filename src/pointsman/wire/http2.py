@@ -14,7 +14,8 @@ The rules that live here (RFC 9113), and what breaking one costs:
   after our trailers, and that is no error.
 - Frames that carry nothing (PING, SETTINGS, PRIORITY, empty DATA, unknown types) may come
   `max_idle_frames` times in a row without a byte of work; then the peer is told to calm down.
-  Resets do not count: they free what they end.
+  Resets do not count: they free what they end. Whoever has a clock calls `forgive` now and then,
+  so that the pings of a quiet day do not add up.
 
 What is not here because gRPC has no use for it: push, priorities, upgrades from HTTP/1.1.
 """
@@ -207,6 +208,10 @@ class Connection:
         if stream_id in self._streams:
             self._out.append(frames.reset(stream_id, code))
             self._forget(stream_id)
+
+    def forgive(self) -> None:
+        """Forget how many idle frames have come; what counts is how many come in a short time."""
+        self._idle_frames = 0
 
     def drain(self) -> None:
         """Take no new streams; those that are open may finish."""

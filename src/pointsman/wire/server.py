@@ -19,6 +19,8 @@ MAX_CONNECTIONS = 1_024
 """Of one server; what comes above is hung up on."""
 PREFACE_TIMEOUT_S = 10.0
 """How long a peer may take to say its first word."""
+FORGIVE_INTERVAL_S = 10.0
+"""The time in which `Limits.max_idle_frames` may come."""
 BACKLOG = 1_024
 
 
@@ -97,8 +99,10 @@ class GrpcServer:
         self._limits = limits if limits is not None else Limits()
         self._servers: list[asyncio.Server] = []
         self._sessions: set[_Session] = set()
+        self._forgiving: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
+        self._forgive()
         return self
 
     async def __aexit__(
@@ -107,6 +111,8 @@ class GrpcServer:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        if self._forgiving is not None:
+            self._forgiving.cancel()
         for server in self._servers:
             server.close()
         for session in tuple(self._sessions):
@@ -156,6 +162,12 @@ class GrpcServer:
             server.close()
         for session in tuple(self._sessions):
             session.drain()
+
+    def _forgive(self) -> None:
+        for session in self._sessions:
+            session.connection.forgive()
+        loop = asyncio.get_running_loop()
+        self._forgiving = loop.call_later(FORGIVE_INTERVAL_S, self._forgive)
 
     def _session(self) -> _Session:
         return _Session(self._methods, self._limits, self)
