@@ -56,6 +56,26 @@ def test_a_pool_that_fails_open_answers_while_the_picker_is_down(example: Instan
     eventually(lambda: answers(example, 5))
 
 
+def test_a_pool_that_fails_closed_answers_503_in_json_while_the_picker_is_down(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "m")
+    path = tmp_path / "m" / "pool.yaml"
+    path.write_text(path.read_text().replace("FailOpen", "FailClose"))
+    with running(tmp_path / "m", ports=(8080,)) as instance:
+        assert instance.complete(8080, "support").status == 200
+        picker = next(iter(instance.pids("pointsman picker")))
+        os.kill(picker, signal.SIGSTOP)
+        try:
+            refused = instance.complete(8080, "support")
+        finally:
+            os.kill(picker, signal.SIGKILL)
+        assert refused.status == 503
+        assert refused.json["error"]["code"] == "no_endpoint"
+        assert "inferencepool/default/llama" in refused.json["error"]["message"]
+        eventually(lambda: answers(instance, 5))
+
+
 def test_a_change_of_the_servers_template_drops_no_request(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLE, tmp_path / "m")
     path = tmp_path / "m" / "model-servers.yaml"

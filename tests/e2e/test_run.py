@@ -60,6 +60,11 @@ def test_a_model_that_nobody_serves_is_a_json_404(example: Instance) -> None:
     assert (answer.status, answer.json["error"]["code"]) == (404, "model_not_found")
 
 
+def test_a_body_that_no_picker_could_read_is_a_json_413(example: Instance) -> None:
+    answer = example.request(8080, "POST", "/v1/completions", b"0" * (51 * 1024 * 1024))
+    assert (answer.status, answer.json["error"]["code"]) == (413, "request_too_large")
+
+
 def test_requests_spread_over_the_model_servers_and_status_shows_them(example: Instance) -> None:
     assert {example.complete(8080, "support").status for _ in range(12)} == {200}
     status = example.cli("status")

@@ -40,6 +40,7 @@ SAME_FOR_ALL = (
     "common_http_protocol_options",
     "http2_protocol_options",
     "internal_address_config",
+    "local_reply_config",
     "merge_slashes",
     "normalize_path",
     "path_with_escaped_slashes_action",

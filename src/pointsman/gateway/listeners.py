@@ -17,7 +17,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from pointsman.gateway import names, snapshot
+from pointsman.gateway import local_replies, names, snapshot
 from pointsman.gateway.attachment import BoundListener
 from pointsman.gateway.messages import ADS, packed, seconds, socket_address, wrapped
 from pointsman.gateway.options import Options
@@ -83,6 +83,7 @@ def connection_manager(
             },
         ],
         access_log=logs,
+        local_reply_config=local_replies.config() if filters else None,
         common_http_protocol_options={"headers_with_underscores_action": "REJECT_REQUEST"},
         http2_protocol_options={
             "max_concurrent_streams": wrapped(MAX_CONCURRENT_STREAMS),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+OWN_DETAILS = "pointsman"
+"""Envoy's `response_code_details` of an answer that the picker gave in place of a model server."""
+
 ERROR_TYPES = {
     400: "invalid_request_error",
     404: "not_found_error",

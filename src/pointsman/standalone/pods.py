@@ -156,7 +156,9 @@ class RunningPod:
             "status.podIP": self.place.ip,
         }
         found = variables(container, fields, self._store, self.plan.namespace)
-        return {name: around.local_path(value) for name, value in found.items()}
+        # With its pod's name a model server says in its answers which one it is.
+        names = {"POD_NAME": self.plan.name, "POD_NAMESPACE": self.plan.namespace}
+        return names | {name: around.local_path(value) for name, value in found.items()}
 
     async def _watch(self, item: _Running, session: aiohttp.ClientSession) -> None:
         """Keep `is_ready` of a container true to what its probe says."""

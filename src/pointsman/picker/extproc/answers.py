@@ -14,7 +14,7 @@ from functools import lru_cache
 from envoy.config.core.v3 import base_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
-from pointsman.inference.errors import ApiError
+from pointsman.inference.errors import OWN_DETAILS, ApiError
 from pointsman.inference.headers import (
     DESTINATION_ENDPOINT,
     DESTINATION_NAMESPACE,
@@ -24,9 +24,6 @@ from pointsman.inference.headers import (
 
 CHUNK_BYTES = 62_000
 """Of a body that is echoed in full duplex: some proxies cap a message at 64 KB."""
-
-DETAILS = "pointsman"
-"""`response_code_details` of our own errors; the gateway leaves such replies as they are."""
 
 
 def _serialized(message: pb.ProcessingResponse) -> bytes:
@@ -221,7 +218,7 @@ def refused(refuse: Refuse) -> bytes:
         headers.append(("retry-after", str(error.retry_after_s)))
     response = pb.ImmediateResponse(
         body=error.body(),
-        details=DETAILS,
+        details=OWN_DETAILS,
         headers=pb.HeaderMutation(set_headers=[_set(*header) for header in headers]),
     )
     response.status.code = error.status
@@ -232,7 +229,7 @@ def responded(respond: Respond) -> bytes:
     """The answer as Envoy's immediate response."""
     response = pb.ImmediateResponse(
         body=respond.body,
-        details=DETAILS,
+        details=OWN_DETAILS,
         headers=pb.HeaderMutation(set_headers=[_set("content-type", "application/json")]),
     )
     response.status.code = 200
