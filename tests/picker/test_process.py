@@ -310,6 +310,13 @@ async def test_a_saturated_pool_sheds_what_is_not_critical(running: Running) -> 
     assert json.loads(answer.body)["error"]["type"] == "rate_limit_error"
 
 
+async def test_a_saturated_pool_without_models_turns_nobody_away(running: Running) -> None:
+    running.picker.scraper.change([], list(running.picker.table))
+    for endpoint in running.picker.table:
+        endpoint.measures = Measures(time.monotonic(), waiting=50)
+    assert await refusal(running, "any") is None
+
+
 async def test_a_pool_without_ready_pods_is_a_503(running: Running) -> None:
     running.store.apply([pod(f"p{i}", f"127.0.0.{i + 1}", ready=False) for i in range(3)])
     await until(lambda: len(running.picker.table) == 0)

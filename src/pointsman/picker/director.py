@@ -167,7 +167,11 @@ class Director:
         return profile
 
     def _let_pass(self, view: PoolView, wanted: Wanted) -> None:
-        if wanted.priority <= 0 and self.config.detector(view.endpoints) >= 1.0:
+        # Where no model was given a criticality, nobody was said to be less important than others,
+        # and a queue at the model server is better than an error.
+        if wanted.priority > 0 or not view.models:
+            return
+        if self.config.detector(view.endpoints) >= 1.0:
             raise RefusedError(
                 ApiError(
                     429,
