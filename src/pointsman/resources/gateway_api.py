@@ -26,9 +26,19 @@ from pointsman.resources.gateways import (
     RouteNamespaces,
     SecretObjectRef,
 )
+from pointsman.resources.grpc_routes import (
+    GRPCBackendRef,
+    GRPCMethodMatch,
+    GRPCRoute,
+    GRPCRouteFilter,
+    GRPCRouteMatch,
+    GRPCRouteRule,
+    GRPCRouteSpec,
+)
 from pointsman.resources.http_routes import (
     CORS,
     BackendObjectRef,
+    CommonFilter,
     CookieConfig,
     ExtensionRef,
     Fraction,
@@ -53,16 +63,27 @@ from pointsman.resources.http_routes import (
     URLRewrite,
 )
 
+Route = HTTPRoute | GRPCRoute
+"""What attaches to a listener that speaks HTTP."""
+
 __all__ = [
     "CORS",
     "GROUP",
     "AllowedListeners",
     "AllowedRoutes",
     "BackendObjectRef",
+    "CommonFilter",
     "CookieConfig",
     "ExtensionRef",
     "Fraction",
     "FrontendTLS",
+    "GRPCBackendRef",
+    "GRPCMethodMatch",
+    "GRPCRoute",
+    "GRPCRouteFilter",
+    "GRPCRouteMatch",
+    "GRPCRouteRule",
+    "GRPCRouteSpec",
     "Gateway",
     "GatewayAddress",
     "GatewayClass",
@@ -91,6 +112,7 @@ __all__ = [
     "RequestMirror",
     "RequestRedirect",
     "Retry",
+    "Route",
     "RouteFilter",
     "RouteGroupKind",
     "RouteMatch",

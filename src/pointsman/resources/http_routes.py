@@ -244,29 +244,43 @@ class ExtensionRef(Model):
     name: ObjectName
 
 
-class RouteFilter(Model):
-    """One thing that is done to a request or its answer; `type` says which field is set."""
+class CommonFilter(Model):
+    """The filters that every kind of route has; `type` says which field is set."""
 
-    type: FilterType
+    type: str
     request_header_modifier: HeaderModifier | None = None
     response_header_modifier: HeaderModifier | None = None
     request_mirror: RequestMirror | None = None
-    request_redirect: RequestRedirect | None = None
-    url_rewrite: URLRewrite | None = None
-    cors: CORS | None = None
     extension_ref: ExtensionRef | None = None
 
     def _broken(self) -> Iterator[Broken]:
-        fields = (
+        yield from set_for_type(self.type, self._fields())
+
+    def _fields(self) -> tuple[tuple[str, str, object], ...]:
+        """(type, field, value) of every field that a type asks for."""
+        return (
             ("RequestHeaderModifier", "requestHeaderModifier", self.request_header_modifier),
             ("ResponseHeaderModifier", "responseHeaderModifier", self.response_header_modifier),
             ("RequestMirror", "requestMirror", self.request_mirror),
+            ("ExtensionRef", "extensionRef", self.extension_ref),
+        )
+
+
+class RouteFilter(CommonFilter):
+    """One thing that is done to a request or its answer; `type` says which field is set."""
+
+    type: FilterType
+    request_redirect: RequestRedirect | None = None
+    url_rewrite: URLRewrite | None = None
+    cors: CORS | None = None
+
+    def _fields(self) -> tuple[tuple[str, str, object], ...]:
+        return (
+            *super()._fields(),
             ("RequestRedirect", "requestRedirect", self.request_redirect),
             ("URLRewrite", "urlRewrite", self.url_rewrite),
             ("CORS", "cors", self.cors),
-            ("ExtensionRef", "extensionRef", self.extension_ref),
         )
-        yield from set_for_type(self.type, fields)
 
     @property
     def replaces_prefix(self) -> bool:

@@ -28,6 +28,7 @@ USED: tuple[type[Resource], ...] = (
     gateway_api.GatewayClass,
     gateway_api.Gateway,
     gateway_api.HTTPRoute,
+    gateway_api.GRPCRoute,
     gateway_api.ReferenceGrant,
     inference_extension.InferencePool,
     inference_extension.InferencePoolV1Alpha2,
