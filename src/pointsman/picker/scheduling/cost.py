@@ -18,7 +18,7 @@ For server i, with `u` the tokens of the prompt that it does not hold, `len` all
 | C | tokens | our own book: prompts and expected answers in flight | never |
 | P | tokens | our own book, drained at R | never |
 | R | tokens/s | learnt from times to the first byte (`ends.rates`) | 15,928 |
-| K | tokens | the server's KV cache share times cap, and what we sent it since | C |
+| K | tokens | the server's KV cache share times cap, and as much for each that waits | C |
 | cap | tokens | the server's metrics | no wait, full is 0 |
 | full | 0 to 1 | how full our picture of its prefix cache is | 0 |
 | h | 0 to 1 | `hit_rate`: how often what is evicted would have been used | parameter |
@@ -59,7 +59,7 @@ class CostModel:
     """e: how much the residents' loss counts against one's own."""
     hit_rate: float = 0.5
     """h."""
-    slack_s: float = 1.0
+    slack_s: float = 3.0
     """How much later than the earliest the first byte may come."""
 
     def score(self, endpoints: Sequence[Loaded], wanted: Wanted) -> Scores:
@@ -106,7 +106,11 @@ def _wait_s(endpoint: Loaded, needed: float, step_s: float) -> float:
     if measures is None or measures.kv_cache_tokens is None:
         return 0.0
     capacity = measures.kv_cache_tokens
-    held = max(endpoint.context_tokens, (measures.kv_cache or 0.0) * capacity)
+    if measures.kv_cache is None:
+        held = float(endpoint.context_tokens)
+    else:
+        # Shared beginnings are held once, which only the server itself knows.
+        held = measures.kv_cache * capacity + (measures.waiting or 0) * needed
     missing = held + needed - USABLE_CACHE * capacity
     if missing <= 0:
         return 0.0

@@ -33,8 +33,8 @@ def lora_sticky_until_saturated(endpoints: Sequence[Loaded], wanted: Wanted) -> 
     """The servers that hold the adapter, while one of them is below saturation.
 
     In order: the unsaturated servers on which the adapter runs; the unsaturated ones with a free
-    adapter slot; all. Saturated: `max(q / 5, u / 0.8) >= 1` (see `flow.saturation`). A base model,
-    or a model that no candidate holds, leaves all where no slot is free anywhere.
+    adapter slot; both kinds, saturated; all. Saturated: `max(q / 5, u / 0.8) >= 1` (see
+    `flow.saturation`). A base model leaves all.
     Source: the guide's picker ("affinity LoRA" after "low queueing"), with load in the condition.
     Missing metrics: such a server holds nothing and has no free slot.
     """
@@ -57,25 +57,28 @@ def lora_sticky_until_saturated(endpoints: Sequence[Loaded], wanted: Wanted) -> 
         calm = [endpoint for endpoint in group if fullness(endpoint) < 1.0]
         if calm:
             return calm
-    return endpoints
+    return [*holders, *free] or endpoints
 
 
 STICKY_FROM_TOKENS = 256
 """A match below this is cheaper to read again than to queue for."""
 STICKY_SHARE = 0.8
 """Of the best match: who holds that much counts as holding it."""
-FAIR_SHARE, FAIR_EXTRA = 1.5, 4
-"""A server carries its share up to `1.5 * mean + 4` requests."""
+FAIR_SHARE, FAIR_EXTRA = 1.15, 2
+"""A server carries its share up to `1.15 * mean + 2` requests. Found with simulated servers
+(`benchmarks/picker_policies.py`): with looser bounds hot groups pile up, with tighter ones they
+scatter."""
 
 
 def prefix_sticky_until_loaded(endpoints: Sequence[Loaded], wanted: Wanted) -> Sequence[Loaded]:
     """The servers that hold the beginning of the prompt, while they carry no more than their share.
 
     `sticky = {e: m(e) >= 0.8 * max m}` if `max m >= 256`; of these stay those with
-    `requests(e) <= 1.5 * mean + 4` and fullness below 1 (see `flow.saturation`); if none, all.
-    m: tokens of the prompt that the server probably holds, from the approximate index; requests:
-    our own in flight, mean over the candidates. The bound is what keeps a popular prompt from
-    burying its server between two readings of its metrics. Missing: as no match.
+    `requests(e) <= 1.15 * mean + 2`; if none, all. m: tokens of the prompt that the server probably
+    holds, from the approximate index; requests: our own in flight, mean over the candidates. The
+    bound is what keeps a popular prompt from burying its server between two readings of its
+    metrics. It is relative: where all servers are full, moving a prompt to one that must read it
+    anew, and evict another for it, only makes all of them slower. Missing: as no match.
     """
     cached = wanted.cached_tokens
     if not cached or len(endpoints) < 2:
@@ -90,7 +93,7 @@ def prefix_sticky_until_loaded(endpoints: Sequence[Loaded], wanted: Wanted) -> S
     sticky = [
         endpoint
         for endpoint, match in zip(endpoints, matches, strict=True)
-        if match >= least and endpoint.requests <= most and fullness(endpoint) < 1.0
+        if match >= least and endpoint.requests <= most
     ]
     return sticky or endpoints
 

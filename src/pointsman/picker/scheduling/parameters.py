@@ -288,7 +288,7 @@ class MarginalCostScorer(Parameters):
     seconds_per_token: float = Field(42e-9, ge=0)
     externality: float = Field(1.0, ge=0, le=10)
     hit_rate: float = Field(0.5, ge=0, le=1)
-    slack_seconds: float = Field(1.0, ge=0)
+    slack_seconds: float = Field(3.0, ge=0)
 
     def __call__(self) -> Plugin:
         """Make the plugin."""
