@@ -8,6 +8,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
 from pointsman.gateway.snapshot import (
@@ -15,6 +16,7 @@ from pointsman.gateway.snapshot import (
     ENDPOINTS,
     LISTENER,
     ROUTE_CONFIGURATION,
+    SECRET,
     EnvoyResource,
     Key,
     Snapshot,
@@ -181,6 +183,18 @@ def test_a_refusal_that_names_nothing_blames_the_whole_response() -> None:
     response = session.receive(asks(CLUSTER), 0)[0]
     session.receive(nacks(response, "no"), 0)
     assert set(session.refused) == {Key(CLUSTER, "a"), Key(CLUSTER, "b")}
+
+
+def test_secrets_go_one_by_one() -> None:
+    def secret(name: str) -> EnvoyResource:
+        return EnvoyResource(Key(SECRET, name), secret_pb2.Secret(name=name))
+
+    session = Session(snapshot(secret("a"), secret("b")))
+    first = session.receive(asks(SECRET, "a", "b"), 0)
+    assert sent(first) == [("Secret", ["a"], [])]
+    second = session.receive(nacks(first[0], "no start line"), 0)
+    assert sent(second) == [("Secret", ["b"], [])]
+    assert set(session.refused) == {Key(SECRET, "a")}
 
 
 def test_a_name_inside_a_longer_name_is_not_blamed_for_it() -> None:

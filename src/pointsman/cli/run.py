@@ -191,9 +191,13 @@ def summary(instance: Instance) -> str:
     facts = instance.controller.discovery.facts
     if translation is None:
         return f"admin unix:{instance.admin_socket}"
-    bound = [item for item in translation.listeners if item.port_name in facts.listeners]
+    bound = [
+        item
+        for item in translation.listeners
+        if item.is_served and item.port_name in facts.listeners
+    ]
     urls = {
-        item.xds_name: f"http://{instance.options.bind_address}"
+        item.xds_name: f"{item.spec.protocol.lower()}://{instance.options.bind_address}"
         f":{instance.options.bound_port(item.spec.port)}"
         for item in bound
     }

@@ -94,12 +94,18 @@ async def load(paths: tuple[str, ...]) -> tuple[Translation, list[Problem]]:
 
 
 def shown(resources: Snapshot, kinds: tuple[str, ...]) -> dict[str, list[Any]]:
-    """The resources of those types as plain data: protobuf's JSON with snake_case names."""
-    return {
+    """The resources of those types as plain data: protobuf's JSON with snake_case names.
+
+    Private keys are left out: what is printed ends up in logs.
+    """
+    found = {
         title: [typed_json.to_dict(item.message) for item in resources.of_type(type_url)]
         for name, (title, type_url) in TYPES.items()
         if name in kinds
     }
+    for secret in found.get("secrets", ()):
+        secret.get("tls_certificate", {}).pop("private_key", None)
+    return found
 
 
 def _check(resources: Snapshot) -> bool:

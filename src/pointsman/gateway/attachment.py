@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pointsman.gateway import conditions, hostnames, names
+from pointsman.gateway import conditions, hostnames, names, tls
+from pointsman.gateway.backends import Resolver, Unresolved
 from pointsman.gateway.options import Options
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Namespace
@@ -37,6 +38,18 @@ class BoundListener:
     """Name of the Envoy listener and route configuration: the first listener of the port."""
     conflict: tuple[str, str] | None = None
     """Reason and message, where the listener cannot be served."""
+    certificates: tuple[Ref, ...] | Unresolved = ()
+    """The Secrets of an HTTPS listener, or what is wrong with them."""
+
+    @property
+    def is_served(self) -> bool:
+        """Nothing is in its way."""
+        return self.conflict is None and not isinstance(self.certificates, Unresolved)
+
+    @property
+    def route_config(self) -> str:
+        """Its route configuration: of the port for HTTP, its own where SNI tells it apart."""
+        return self.xds_name if self.spec.protocol == tls.HTTPS else self.port_name
 
     @property
     def hostname(self) -> str:
@@ -116,7 +129,7 @@ def served_gateways(
     return result
 
 
-def bind_listeners(served: Iterable[ServedGateway]) -> list[BoundListener]:
+def bind_listeners(served: Iterable[ServedGateway], resolver: Resolver) -> list[BoundListener]:
     """All listeners, with those that share a port under one name and conflicts marked."""
     first_on_port: dict[int, str] = {}
     owners: dict[tuple[int, str], BoundListener] = {}
@@ -125,12 +138,15 @@ def bind_listeners(served: Iterable[ServedGateway]) -> list[BoundListener]:
         meta = item.gateway.metadata
         for spec in item.gateway.spec.listeners:
             own_name = names.listener(meta.namespace, meta.name, spec.name)
-            bound = BoundListener(item.gateway, spec, first_on_port.get(spec.port, own_name))
+            found = tls.certificate_refs(resolver, item.gateway, spec)
+            port_name = first_on_port.get(spec.port, own_name)
+            bound = BoundListener(item.gateway, spec, port_name, None, found)
             problem = _listener_problem(bound, owners)
             if problem is not None:
                 result.append(BoundListener(item.gateway, spec, own_name, problem))
                 continue
-            first_on_port.setdefault(spec.port, own_name)
+            if bound.is_served:
+                first_on_port.setdefault(spec.port, own_name)
             owners[spec.port, bound.hostname] = bound
             result.append(bound)
     return result
@@ -140,8 +156,18 @@ def _listener_problem(
     bound: BoundListener, owners: dict[tuple[int, str], BoundListener]
 ) -> tuple[str, str] | None:
     spec = bound.spec
-    if spec.protocol != HTTP:
-        return ("UnsupportedProtocol", f"Protocol {spec.protocol} is not supported; use HTTP")
+    if spec.protocol not in (HTTP, tls.HTTPS):
+        message = f"Protocol {spec.protocol} is not supported; use HTTP or HTTPS"
+        return ("UnsupportedProtocol", message)
+    if spec.tls is not None and spec.tls.mode != "Terminate":
+        return ("UnsupportedValue", f"TLS mode {spec.tls.mode} is not supported; use Terminate")
+    neighbour = next((item for (port, _), item in owners.items() if port == spec.port), None)
+    if neighbour is not None and neighbour.spec.protocol != spec.protocol:
+        message = (
+            f"Port {spec.port} speaks {neighbour.spec.protocol} for listener "
+            f"{neighbour.spec.name} of {neighbour.gateway.ref}"
+        )
+        return ("ProtocolConflict", message)
     other = owners.get((spec.port, bound.hostname))
     if other is not None:
         return (
@@ -197,7 +223,7 @@ def _attach_one(
     if not allowed:
         message = f"No listener of {served.gateway.ref} allows this route"
         return refused("NotAllowedByListeners", message)
-    ready = [item for item in allowed if item.conflict is None]
+    ready = [item for item in allowed if item.is_served]
     if not ready:
         return refused("NoReadyListeners", conditions.ROUTE_NO_LISTENERS)
     attachments = tuple(

@@ -67,7 +67,7 @@ class Resolver:
 
     def resolve(self, source: Ref, ref: Ref, port: int | None) -> Resolution:
         """What `ref` leads to, named by the object `source`, with the port it names."""
-        if ref.namespace != source.namespace and not self._is_granted(source, ref):
+        if ref.namespace != source.namespace and not self.is_granted(source, ref):
             return Unresolved(
                 "RefNotPermitted",
                 f"Backend ref to {ref} not permitted by any ReferenceGrant.",
@@ -166,7 +166,8 @@ class Resolver:
         is_h2c = pool.spec.app_protocol in H2C_PROTOCOLS
         return Destination(ref, self.pool_addresses(pool), is_http2=is_h2c, pool=pool)
 
-    def _is_granted(self, source: Ref, target: Ref) -> bool:
+    def is_granted(self, source: Ref, target: Ref) -> bool:
+        """Whether a ReferenceGrant lets `source` name `target` in another namespace."""
         for grant in self.store.list(ReferenceGrant, target.namespace):
             comes = any(
                 (item.group, item.kind, item.namespace)

@@ -7,18 +7,22 @@ edge removes the destination headers from what clients send, before any filter s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.listener.v3 import listener_components_pb2 as components_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 
-from pointsman.gateway import local_replies, names, snapshot
+from pointsman.gateway import local_replies, names, snapshot, tls
 from pointsman.gateway.attachment import BoundListener
+from pointsman.gateway.backends import Unresolved
 from pointsman.gateway.messages import ADS, packed, seconds, socket_address, wrapped
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import EnvoyResource, Key
@@ -35,55 +39,80 @@ CONNECTION_WINDOW_BYTES = 1024 * 1024
 HttpFilter = tuple[str, ext_proc_pb2.ExternalProcessor]
 
 
-def envoy_listener(
-    port_name: str,
-    bound: Sequence[BoundListener],
-    filters: Sequence[HttpFilter],
-    logs: Sequence[accesslog_pb2.AccessLog],
-    options: Options,
-) -> EnvoyResource:
-    """The listener of a port that the Gateway listeners `bound` share.
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What becomes of a connection: the listeners that share one route configuration."""
 
-    `filters` are (name, configuration) of what routes may switch on, in order.
-    """
-    port = bound[0].spec.port
-    manager = connection_manager(port_name, port, filters, logs)
+    bound: tuple[BoundListener, ...]
+    filters: tuple[HttpFilter, ...] = ()
+    """Name and configuration of what routes may switch on, in order."""
+    logs: tuple[accesslog_pb2.AccessLog, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the chain and of its route configuration."""
+        return self.bound[0].route_config
+
+
+def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) -> EnvoyResource:
+    """The listener of a port: one chain for HTTP, one for each HTTPS listener."""
+    first = chains[0].bound[0].spec
     message = listener_pb2.Listener(
         name=port_name,
-        address=socket_address(options.bind_address, options.bound_port(port)),
+        address=socket_address(options.bind_address, options.bound_port(first.port)),
         per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
-        default_filter_chain={
-            "name": port_name,
-            "filters": [{"name": names.CONNECTION_MANAGER, "typed_config": packed(manager)}],
-        },
         enable_reuse_port=wrapped(False) if options.exclusive_ports else None,
     )
-    origins = tuple(dict.fromkeys(item.gateway.ref for item in bound))
-    return EnvoyResource(Key(snapshot.LISTENER, port_name), message, origins)
+    if first.protocol == tls.HTTPS:
+        inspector = tls_inspector_pb2.TlsInspector()
+        message.listener_filters.add(name=tls.INSPECTOR, typed_config=packed(inspector))
+        for chain in chains:
+            message.filter_chains.add().CopyFrom(_tls_chain(chain))
+    else:
+        message.default_filter_chain.CopyFrom(_chain(chains[0]))
+    origins = dict.fromkeys(item.gateway.ref for chain in chains for item in chain.bound)
+    return EnvoyResource(Key(snapshot.LISTENER, port_name), message, tuple(origins))
 
 
-def connection_manager(
-    port_name: str,
-    port: int,
-    filters: Sequence[HttpFilter],
-    logs: Sequence[accesslog_pb2.AccessLog],
-) -> hcm_pb2.HttpConnectionManager:
-    """What speaks HTTP on a port."""
+def _chain(chain: Chain) -> components_pb2.FilterChain:
+    manager = connection_manager(chain)
+    return components_pb2.FilterChain(
+        name=chain.name,
+        filters=[{"name": names.CONNECTION_MANAGER, "typed_config": packed(manager)}],
+    )
+
+
+def _tls_chain(chain: Chain) -> components_pb2.FilterChain:
+    listener = chain.bound[0]
+    result = _chain(chain)
+    if listener.spec.hostname is not None:
+        result.filter_chain_match.server_names.append(listener.spec.hostname)
+    if not isinstance(listener.certificates, Unresolved):
+        socket = components_pb2.FilterChain(
+            transport_socket=tls.transport_socket(listener.certificates)
+        )
+        result.MergeFrom(socket)
+    return result
+
+
+def connection_manager(chain: Chain) -> hcm_pb2.HttpConnectionManager:
+    """What speaks HTTP on a connection."""
+    spec = chain.bound[0].spec
     return hcm_pb2.HttpConnectionManager(
-        stat_prefix=f"http-{port}",
-        rds={"route_config_name": port_name, "config_source": ADS},
+        stat_prefix=f"{spec.protocol.lower()}-{spec.port}",
+        rds={"route_config_name": chain.name, "config_source": ADS},
         http_filters=[
             *(
                 {"name": name, "typed_config": packed(config), "disabled": True}
-                for name, config in filters
+                for name, config in chain.filters
             ),
             {
                 "name": names.ROUTER,
                 "typed_config": packed(router_pb2.Router(suppress_envoy_headers=True)),
             },
         ],
-        access_log=logs,
-        local_reply_config=local_replies.config() if filters else None,
+        access_log=chain.logs,
+        local_reply_config=local_replies.config() if chain.filters else None,
         common_http_protocol_options={"headers_with_underscores_action": "REJECT_REQUEST"},
         http2_protocol_options={
             "max_concurrent_streams": wrapped(MAX_CONCURRENT_STREAMS),

@@ -11,6 +11,7 @@ Users' EnvoyPatchPolicies name these, so they are a contract: the names of Envoy
     cluster of one of its refs    httproute/default/llm-route/rule/0/backend/1
     ext_proc cluster of a policy  envoyextensionpolicy/default/ext-proc-policy/extproc/0
     ext_proc filter of a policy   envoy.filters.http.ext_proc/envoyextensionpolicy/...
+    certificate (SDS)             default/example-cert
 
 Ours alone, because Envoy Gateway has no such thing:
 
@@ -85,6 +86,11 @@ def ext_proc_cluster(namespace: str, policy: str, index: int) -> str:
 def ext_proc_filter(cluster: str) -> str:
     """The HTTP filter that asks the external processor behind `cluster`."""
     return f"{EXT_PROC}/{cluster}"
+
+
+def secret(ref: Ref) -> str:
+    """A certificate."""
+    return f"{ref.namespace}/{ref.name}"
 
 
 def pool(ref: Ref) -> str:

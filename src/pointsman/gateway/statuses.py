@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pointsman.gateway import attachment, conditions, extensions, patches, snapshot
-from pointsman.gateway.backends import backend_problem
+from pointsman.gateway import attachment, conditions, extensions, names, patches, snapshot
+from pointsman.gateway.backends import Unresolved, backend_problem
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import Key
 from pointsman.gateway.translate import ServedPool, Translation
@@ -82,7 +82,7 @@ def _gateway(
     gateway = served.gateway
     mine = [item for item in translation.listeners if item.gateway.ref == gateway.ref]
     listeners = [_listener(item, translation, facts) for item in mine]
-    is_valid = any(item.conflict is None for item in mine)
+    is_valid = any(item.is_served for item in mine)
     accepted = conditions.GATEWAY_ACCEPTED
     if served.is_adopted:
         accepted = conditions.GATEWAY_ADOPTED.format(name=gateway.spec.gateway_class_name)
@@ -121,8 +121,9 @@ def _listener(
     item: attachment.BoundListener, translation: Translation, facts: EnvoyFacts
 ) -> Status:
     gateway = item.gateway
-    refused = facts.refused.get(Key(snapshot.LISTENER, item.port_name)) or facts.refused.get(
-        Key(snapshot.ROUTE_CONFIGURATION, item.port_name)
+    refused = next(
+        (facts.refused[key] for key in _keys_of(item) if key in facts.refused),
+        None,
     )
     if item.conflict is not None:
         reason, message = item.conflict
@@ -134,6 +135,11 @@ def _listener(
             found.append(
                 conditions.condition(gateway, "Conflicted", conditions.TRUE, reason, message)
             )
+    elif isinstance(item.certificates, Unresolved):
+        found = [
+            conditions.accepted(gateway, conditions.LISTENER_ACCEPTED),
+            conditions.not_programmed(gateway, "Invalid", item.certificates.message),
+        ]
     elif refused is not None and BIND_ERROR in refused:
         found = [
             conditions.not_accepted(gateway, "PortUnavailable", refused),
@@ -148,7 +154,7 @@ def _listener(
             if item.port_name in facts.listeners
             else conditions.not_programmed(gateway, "Pending", "Waiting for Envoy"),
         ]
-    found.append(conditions.refs_resolved(gateway, conditions.LISTENER_REFS_RESOLVED))
+    found.append(_listener_refs(item))
     routes = {
         each.route.ref
         for parent in translation.parents
@@ -162,6 +168,23 @@ def _listener(
         "supportedKinds": [dict(kind) for kind in SUPPORTED_KINDS],
         "conditions": found,
     }
+
+
+def _keys_of(item: attachment.BoundListener) -> list[Key]:
+    """The resources that a listener lives by."""
+    secrets = () if isinstance(item.certificates, Unresolved) else item.certificates
+    return [
+        Key(snapshot.LISTENER, item.port_name),
+        Key(snapshot.ROUTE_CONFIGURATION, item.route_config),
+        *(Key(snapshot.SECRET, names.secret(ref)) for ref in secrets),
+    ]
+
+
+def _listener_refs(item: attachment.BoundListener) -> dict[str, Any]:
+    if isinstance(item.certificates, Unresolved):
+        problem = item.certificates
+        return conditions.refs_unresolved(item.gateway, problem.reason, problem.message)
+    return conditions.refs_resolved(item.gateway, conditions.LISTENER_REFS_RESOLVED)
 
 
 def _routes(

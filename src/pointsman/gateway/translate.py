@@ -22,12 +22,14 @@ from pointsman.gateway import (
     patches,
     pools,
     rules,
+    tls,
     virtual_hosts,
 )
 from pointsman.gateway.backends import Destination, Resolver, Unresolved, ref_of
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import EnvoyResource, Snapshot
 from pointsman.resources.base import Ref
+from pointsman.resources.core import Secret
 from pointsman.resources.envoy_gateway import EnvoyPatchPolicy
 from pointsman.resources.inference_extension import InferencePool
 from pointsman.store import Store
@@ -67,7 +69,7 @@ def translate(store: Store, options: Options) -> Translation:
     config = configuration.read(store)
     resolver = Resolver(store, config.gateway, options)
     gateways = attachment.served_gateways(store, config.gateway, options)
-    bound = attachment.bind_listeners(gateways)
+    bound = attachment.bind_listeners(gateways, resolver)
     parents = attachment.attach(store, gateways, bound)
     attachments = [item for parent in parents for item in parent.attachments]
     followed = {item.route.ref: rules.follow(item.route, resolver) for item in attachments}
@@ -77,16 +79,21 @@ def translate(store: Store, options: Options) -> Translation:
     pool_map = _served_pools(attachments, served, resolver)
 
     resources: list[EnvoyResource] = []
-    for port_name, sharing in _by_port(bound).items():
-        here = [item for item in attachments if item.listener.port_name == port_name]
+    chains: dict[str, list[listeners.Chain]] = {}
+    for name, sharing in _by_route_config(bound).items():
+        here = [item for item in attachments if item.listener.route_config == name]
         filters = _filters(here, served, policies, pool_map)
-        logs = [pools.pick_log()] if _asks_own_picker(here, served, pool_map) else []
-        resources.append(listeners.envoy_listener(port_name, sharing, filters, logs, options))
+        logs = (pools.pick_log(),) if _asks_own_picker(here, served, pool_map) else ()
+        chain = listeners.Chain(tuple(sharing), tuple(filters), logs)
+        chains.setdefault(sharing[0].port_name, []).append(chain)
         resources.append(
             virtual_hosts.route_configuration(
-                port_name, sharing, here, served, policies, lambda ref: pool_map[ref].picker
+                name, sharing, here, served, policies, lambda ref: pool_map[ref].picker
             )
         )
+    for port_name, sharing_port in chains.items():
+        resources.append(listeners.envoy_listener(port_name, sharing_port, options))
+    resources.extend(_secrets(store, bound))
     for found in served.values():
         for rule in found:
             resources.extend(rules.rule_clusters(rule))
@@ -116,14 +123,26 @@ def _refused(found: Sequence[rules.Rule]) -> bool:
     return any(rule.unsupported for rule in found)
 
 
-def _by_port(
+def _by_route_config(
     bound: Iterable[attachment.BoundListener],
 ) -> dict[str, list[attachment.BoundListener]]:
     result: dict[str, list[attachment.BoundListener]] = {}
     for item in bound:
-        if item.conflict is None:
-            result.setdefault(item.port_name, []).append(item)
+        if item.is_served:
+            result.setdefault(item.route_config, []).append(item)
     return result
+
+
+def _secrets(store: Store, bound: Iterable[attachment.BoundListener]) -> list[EnvoyResource]:
+    """The certificates of the listeners that are served."""
+    refs = dict.fromkeys(
+        ref
+        for item in bound
+        if item.is_served and not isinstance(item.certificates, Unresolved)
+        for ref in item.certificates
+    )
+    found = (store.get(Secret, ref.namespace, ref.name) for ref in refs)
+    return [tls.secret_resource(item) for item in found if item is not None]
 
 
 def _filters(

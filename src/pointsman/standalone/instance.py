@@ -221,7 +221,7 @@ class Instance:
                     address=self.options.bind_address,
                     port=self.options.bound_port(item.spec.port),
                     protocol=item.spec.protocol,
-                    is_bound=item.conflict is None and item.port_name in facts.listeners,
+                    is_bound=item.is_served and item.port_name in facts.listeners,
                     message=conflict or refused,
                 )
             )

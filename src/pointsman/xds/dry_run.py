@@ -73,6 +73,7 @@ async def check(found: Snapshot) -> None:
 
 def _inline_routes(listener: dict[str, Any], found: Snapshot) -> dict[str, Any]:
     for chain in (listener.get("default_filter_chain"), *listener.get("filter_chains", ())):
+        _name_secrets(chain or {})
         for item in (chain or {}).get("filters", ()):
             manager = item.get("typed_config", {})
             if item.get("name") != names.CONNECTION_MANAGER or "rds" not in manager:
@@ -87,6 +88,14 @@ def _inline_routes(listener: dict[str, Any], found: Snapshot) -> dict[str, Any]:
                     "validate_clusters": False,
                 }
     return listener
+
+
+def _name_secrets(chain: dict[str, Any]) -> None:
+    """Take certificates from the static secrets, which are found by name alone."""
+    context = chain.get("transport_socket", {}).get("typed_config", {})
+    common = context.get("common_tls_context", {})
+    for secret in common.get("tls_certificate_sds_secret_configs", ()):
+        secret.pop("sds_config", None)
 
 
 def _inline_endpoints(cluster: dict[str, Any], found: Snapshot) -> dict[str, Any]:

@@ -13,7 +13,9 @@ Everything that decides what may be sent when is in `Session._due`. The rules:
 4. Listeners and route configurations wait for the clusters they use: until no cluster is in flight,
    or `GATE_S` has passed (a cluster whose name does not resolve must not hold up the others).
 5. A name that is asked for and does not exist is answered as removed, so that Envoy does not wait.
-6. A NACK is remembered for the resources that it names, and they are not sent again until they
+6. Secrets go one by one: a refused one names nothing in its NACK and takes the rest of its response
+   with it.
+7. A NACK is remembered for the resources that it names, and they are not sent again until they
    change or somebody asks for another try. Envoy keeps what it had.
 
 Sources: the xDS protocol page of Envoy's documentation, and what Envoy 1.40 was seen to do.
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from envoy.service.discovery.v3 import discovery_pb2
 
@@ -170,6 +173,8 @@ class Session:
                 continue
             changed = self._changed(type_url)
             gone = [] if type_url == snapshot.CLUSTER else self._gone(type_url)
+            if type_url == snapshot.SECRET:
+                changed = dict(islice(changed.items(), 1))
             if changed or gone:
                 result.append(self._response(type_url, changed, gone, now))
         if clusters.is_open and clusters.in_flight is None and self._users_are_settled():

@@ -1,0 +1,125 @@
+"""TLS towards clients: the certificates of HTTPS listeners, as Envoy's secrets.
+
+A certificate is a Secret of type kubernetes.io/tls. What is wrong with one is found here and not by
+Envoy, so that it becomes a condition of its listener and hurts no other.
+"""
+
+from __future__ import annotations
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
+
+from pointsman.gateway import names, snapshot
+from pointsman.gateway.backends import Resolver, Unresolved
+from pointsman.gateway.messages import ADS, packed
+from pointsman.gateway.snapshot import EnvoyResource, Key
+from pointsman.resources.base import Ref
+from pointsman.resources.core import Secret
+from pointsman.resources.gateway_api import Gateway, Listener
+
+HTTPS = "HTTPS"
+CERTIFICATE_KEY = "tls.crt"
+PRIVATE_KEY_KEY = "tls.key"
+MIN_RSA_BITS = 2048
+ALPN = ("h2", "http/1.1")
+INSPECTOR = "envoy.filters.listener.tls_inspector"
+
+
+def certificate_refs(
+    resolver: Resolver, gateway: Gateway, spec: Listener
+) -> tuple[Ref, ...] | Unresolved:
+    """The Secrets of a listener, each checked, or what is wrong with one of them."""
+    if spec.protocol != HTTPS:
+        return ()
+    if spec.tls is None or not spec.tls.certificate_refs:
+        return Unresolved("InvalidCertificateRef", "An HTTPS listener needs tls.certificateRefs")
+    result = []
+    for item in spec.tls.certificate_refs:
+        namespace = item.namespace or gateway.metadata.namespace
+        ref = Ref(item.group, item.kind, namespace, item.name)
+        if ref.namespace != gateway.metadata.namespace and not resolver.is_granted(
+            gateway.ref, ref
+        ):
+            message = f"Certificate ref to {ref} not permitted by any ReferenceGrant."
+            return Unresolved("RefNotPermitted", message)
+        problem = _problem(resolver, ref)
+        if problem is not None:
+            return Unresolved("InvalidCertificateRef", f"{ref} {problem}")
+        result.append(ref)
+    return tuple(result)
+
+
+def secret_resource(secret: Secret) -> EnvoyResource:
+    """A checked Secret as Envoy gets it."""
+    name = names.secret(secret.ref)
+    message = secret_pb2.Secret(
+        name=name,
+        tls_certificate={
+            "certificate_chain": {"inline_bytes": secret.value(CERTIFICATE_KEY) or b""},
+            "private_key": {"inline_bytes": secret.value(PRIVATE_KEY_KEY) or b""},
+        },
+    )
+    return EnvoyResource(Key(snapshot.SECRET, name), message, (secret.ref,))
+
+
+def transport_socket(secrets: tuple[Ref, ...]) -> dict[str, object]:
+    """TLS that ends here, with the certificates that `secrets` name."""
+    context = tls_pb2.DownstreamTlsContext(
+        common_tls_context={
+            "alpn_protocols": ALPN,
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+            "tls_certificate_sds_secret_configs": [
+                {"name": names.secret(ref), "sds_config": ADS} for ref in secrets
+            ],
+        }
+    )
+    return {"name": names.TLS, "typed_config": packed(context)}
+
+
+def _problem(resolver: Resolver, ref: Ref) -> str | None:
+    """Why a reference is no certificate; None where it is one."""
+    if (ref.group, ref.kind) != (Secret.KIND.group, Secret.KIND.kind):
+        return "is not a Secret"
+    secret = resolver.store.get(Secret, ref.namespace, ref.name)
+    if secret is None:
+        return "not found"
+    chain, key = secret.value(CERTIFICATE_KEY), secret.value(PRIVATE_KEY_KEY)
+    if not chain or not key:
+        return f"must hold {CERTIFICATE_KEY} and {PRIVATE_KEY_KEY}"
+    try:
+        certificate = x509.load_pem_x509_certificates(_pem(chain))[0]
+    except ValueError:
+        return f"holds no certificate in PEM under {CERTIFICATE_KEY}"
+    try:
+        private = load_pem_private_key(_pem(key), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return f"holds no private key in PEM without password under {PRIVATE_KEY_KEY}"
+    if not _is_taken_by_envoy(private):
+        return "must have a key of RSA with 2048 bits or more, or of ECDSA on P-256, P-384 or P-521"
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if certificate.public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+        return "holds a private key that does not belong to its certificate"
+    return None
+
+
+def _pem(content: bytes) -> bytes:
+    """The content, where it begins as Envoy's reader of PEM wants it to."""
+    if not content.lstrip().startswith(b"-----BEGIN "):
+        raise ValueError("no PEM")
+    return content
+
+
+def _is_taken_by_envoy(key: object) -> bool:
+    """Envoy takes no other keys for a server's certificate."""
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.key_size >= MIN_RSA_BITS
+    return isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(
+        key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1
+    )
