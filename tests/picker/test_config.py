@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import textwrap
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman.picker import config as config_module
 from pointsman.picker.config import ConfigError, PickerConfig, read_config
 from pointsman.picker.endpoints.measures import Measures
 from pointsman.picker.endpoints.table import Seen
@@ -217,31 +217,52 @@ def test_no_type_is_both_there_and_not() -> None:
         assert isinstance(factory(required.get(name, {})), Plugin)
 
 
-def test_a_plugin_of_ones_own_is_found_and_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Point:
-        name = "alphabetical-scorer"
-        value = "mine:make"
+MINE = """
+from pointsman.picker.scheduling.parameters import Plugin
 
-        def load(self) -> Any:
-            def make(parameters: Any) -> Plugin:
-                first = parameters["first"]
-                return Plugin(
-                    scorer=lambda endpoints, wanted: [
-                        1.0 if endpoint.address == first else 0.0 for endpoint in endpoints
-                    ]
-                )
+def favourite(parameters):
+    first = parameters["first"]
+    def score(endpoints, wanted):
+        return [1.0 if endpoint.address == first else 0.0 for endpoint in endpoints]
+    return Plugin(scorer=score)
+"""
 
-            return make
 
-    monkeypatch.setattr(config_module, "entry_points", lambda group: [Point()])
-    config = read("plugins: [{type: alphabetical-scorer, parameters: {first: b}}]")
+def install(folder: Path, value: str) -> None:
+    """What an installer leaves of a package with one plugin."""
+    (folder / "pointsman_test_mine.py").write_text(MINE)
+    info = folder / "pointsman_test_mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: pointsman-test-mine\nVersion: 1.0\n"
+    )
+    (info / "entry_points.txt").write_text(
+        f"[pointsman.picker.plugins]\nfavourite-scorer = {value}\n"
+    )
+
+
+def test_a_plugin_of_ones_own_is_found_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "pointsman_test_mine:favourite")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = read("plugins: [{type: favourite-scorer, parameters: {first: b}}]")
     chosen = choose(
         config.profiles["default"], [server("a"), server("b")], Wanted(), random.Random(1)
     )
     assert chosen[0].address == "b"
     assert "plugins[0].parameters: KeyError: 'first'" in faults(
-        "plugins: [{type: alphabetical-scorer}]"
+        "plugins: [{type: favourite-scorer}]"
     )
+
+
+def test_a_plugin_that_cannot_be_loaded_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "pointsman_test_mine:missing")
+    monkeypatch.syspath_prepend(tmp_path)
+    (first, *_) = faults("plugins: [{type: favourite-scorer}]")
+    assert first.startswith("the plugin 'favourite-scorer' (pointsman_test_mine:missing) cannot be")
 
 
 def test_weighted_random_has_chances_as_the_totals() -> None:
