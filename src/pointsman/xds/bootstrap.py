@@ -10,6 +10,14 @@ XDS_CLUSTER = "pointsman/xds"
 MAX_CONNECTIONS = 50_000
 """Clients' connections at a time, all listeners together."""
 
+REGEX_RUNTIME = {
+    "layers": [
+        {"name": "pointsman", "static_layer": {"re2.max_program_size.error_level": 2**32 - 1}}
+    ]
+}
+"""Envoy refuses regular expressions of more than 100 instructions by default; ours are measured
+(`gateway.regexes`) before it sees them."""
+
 _CONNECTION_MONITOR = "envoy.resource_monitors.global_downstream_max_connections"
 _CONNECTION_CONFIG = (
     "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
@@ -26,6 +34,7 @@ def bootstrap(node_id: str, xds_socket: Path, admin_socket: Path) -> dict[str, A
     return {
         "node": {"id": node_id, "cluster": "pointsman"},
         "admin": {"address": {"pipe": {"path": str(admin_socket), "mode": 0o600}}},
+        "layered_runtime": REGEX_RUNTIME,
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",

@@ -16,6 +16,7 @@ from typing import Any
 from pointsman.gateway import names, snapshot, typed_json
 from pointsman.gateway.snapshot import Key, Snapshot
 from pointsman.xds.binary import envoy_path
+from pointsman.xds.bootstrap import REGEX_RUNTIME
 
 TIMEOUT_S = 30.0
 
@@ -27,6 +28,7 @@ class DryRunError(RuntimeError):
 def static_bootstrap(found: Snapshot) -> dict[str, Any]:
     """A bootstrap in which everything of `found` is static."""
     return {
+        "layered_runtime": REGEX_RUNTIME,
         "static_resources": {
             "listeners": [
                 _inline_routes(typed_json.to_dict(item.message), found)
