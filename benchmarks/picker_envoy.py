@@ -67,11 +67,8 @@ def at(*addresses: dict[str, Any]) -> dict[str, Any]:
     return {"cluster_name": "x", "endpoints": [{"lb_endpoints": endpoints}]}
 
 
-def bootstrap(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
-    """The whole configuration.
-
-    Ports are `base` (server), +1 (plain), +2 (with the picker), +3 (the picker with TLS).
-    """
+def picker_address(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
+    """Where the picker listens, as the fields of a cluster."""
     picker: dict[str, Any] = {"load_assignment": at({"pipe": {"path": f"{folder}/p.sock"}})}
     if tls:
         context = typed("transport_sockets.tls.v3.UpstreamTlsContext", common_tls_context={})
@@ -81,6 +78,14 @@ def bootstrap(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
             ),
             "transport_socket": {"name": "tls", "typed_config": context},
         }
+    return picker
+
+
+def bootstrap(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
+    """The whole configuration.
+
+    Ports are `base` (server), +1 (plain), +2 (with the picker), +3 (the picker with TLS).
+    """
     ext_proc = typed(
         "filters.http.ext_proc.v3.ExternalProcessor",
         grpc_service={
@@ -134,7 +139,7 @@ def bootstrap(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
                 {
                     "name": "picker",
                     "typed_extension_protocol_options": http2,
-                    **picker,
+                    **picker_address(folder, base, tls=tls),
                     "circuit_breakers": limits,
                 },
             ],
