@@ -19,7 +19,7 @@ from pointsman.store import Change, Store
 from pointsman.xds.server import DiscoveryServer
 
 FOLD_S = 0.01
-"""Changes that come this close together become one update."""
+"""Changes that come this soon after an update wait for each other and become one."""
 
 _STATUS_COUNTS = frozenset({Pod.KIND.kind, EndpointSlice.KIND.kind})
 """Kinds whose status is input: where a pod lives and whether it is ready."""
@@ -40,6 +40,7 @@ class Controller:
         self._facts_changed = False
         self._config_problem: str | None = None
         self._translated = -1
+        self._rests_until = 0.0
         self.discovery = DiscoveryServer(self._on_facts)
         self.translation: Translation | None = None
 
@@ -50,6 +51,7 @@ class Controller:
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
+        loop = asyncio.get_running_loop()
         with self._store.subscribe() as subscription:
             await self._translate()
             reader = asyncio.create_task(subscription.batch())
@@ -60,7 +62,7 @@ class Controller:
                     waker.cancel()
                     self._wake.clear()
                     if reader.done():
-                        await asyncio.sleep(FOLD_S)
+                        await asyncio.sleep(max(0.0, self._rests_until - loop.time()))
                         changes = (*reader.result(), *subscription.take())
                         reader = asyncio.create_task(subscription.batch())
                         if any(_matters(change) for change in changes):
@@ -78,6 +80,7 @@ class Controller:
 
     async def _translate(self) -> None:
         self._translated = self._store.revision
+        self._rests_until = asyncio.get_running_loop().time() + FOLD_S
         try:
             found = translate(self._store, self._options)
         except Exception:
