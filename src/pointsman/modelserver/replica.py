@@ -1,52 +1,25 @@
-"""One model server: its engine, its models, its metrics, and the way of a request through it."""
+"""One model server: its engine, its models, its metrics. `api.service` is the way of a request."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
-from pointsman.modelserver.api.errors import (
-    INTERNAL,
-    UNAUTHORIZED,
-    UNAVAILABLE,
-    RequestError,
-    detail_response,
-    json_response,
-)
-from pointsman.modelserver.api.fields import Body, parse_body
-from pointsman.modelserver.api.generation import busy
-from pointsman.modelserver.api.messages import error_response
-from pointsman.modelserver.api.routes import (
-    GENERATION_PATHS,
-    LORA_PATHS,
-    MESSAGES_PATHS,
-    POST_HANDLERS,
-    Handler,
-    get_handlers,
-)
-from pointsman.modelserver.api.stream import EventStream
+from pointsman.modelserver.api.errors import RequestError, busy
 from pointsman.modelserver.driver import EngineDriver, Session
 from pointsman.modelserver.engine import Engine, QueueFullError, StepResult, TooLongError
-from pointsman.modelserver.failures import FailureInjector, break_off
+from pointsman.modelserver.failures import FailureInjector
 from pointsman.modelserver.metrics import EngineMetrics
 from pointsman.modelserver.options import ServerOptions
 from pointsman.modelserver.prose import Prose
 from pointsman.modelserver.runtime import Conduct
 from pointsman.modelserver.served import ServedModels
 from pointsman.modelserver.traffic import HttpTraffic, write_process
-
-_log = logging.getLogger(__name__)
-
-_BODY_DEADLINE_S = 60.0
-"""How long a client may take to send its body."""
-
-# Paths that the web framework beneath vLLM does not count.
-_UNCOUNTED = frozenset(("/metrics", "/health", "/ping", "/version", "/load"))
 
 
 class Replica:
@@ -90,8 +63,20 @@ class Replica:
         self.idle.set()
         self._in_progress = 0
         self._requests = 0
-        self._updates_adapters = options.has_lora and options.allows_lora_updates
-        self._gets = get_handlers()
+        self.updates_adapters = options.has_lora and options.allows_lora_updates
+        """Adapters may be loaded and unloaded at run time."""
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """One request more is being answered inside this context."""
+        self._in_progress += 1
+        self.idle.clear()
+        try:
+            yield
+        finally:
+            self._in_progress -= 1
+            if self._in_progress == 0:
+                self.idle.set()
 
     def next_request(self) -> int:
         """The number of this request, which makes answers differ that shall differ."""
@@ -118,12 +103,6 @@ class Replica:
             return text
         return None
 
-    def event_stream(self, request: web.BaseRequest) -> EventStream:
-        """The stream that answers a request."""
-        return EventStream(
-            request, self.headers_for(request), breaks_off=self.failures.cuts(request)
-        )
-
     def headers_for(self, request: web.BaseRequest) -> dict[str, str]:
         """Headers that go with an answer: which pod gave it, if known, and the request's id."""
         headers = {}
@@ -149,96 +128,3 @@ class Replica:
         self.metrics.stepped(result)
         for listener in self.step_listeners:
             listener(result)
-
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answers one HTTP request."""
-        path = request.path
-        if path in _UNCOUNTED:
-            return await self._dispatch(request, path)
-        started = time.perf_counter()
-        self._in_progress += 1
-        self.idle.clear()
-        try:
-            response = await self._dispatch(request, path)
-        finally:
-            self._in_progress -= 1
-            if self._in_progress == 0:
-                self.idle.set()
-        known = path if path in POST_HANDLERS or path in self._gets else "none"
-        length = request.content_length or 0
-        body_length = response.content_length or 0
-        self.traffic.observe(
-            known,
-            request.method,
-            response.status,
-            time.perf_counter() - started,
-            length,
-            body_length,
-        )
-        return response
-
-    async def _dispatch(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        method = request.method
-        if path in LORA_PATHS and not self._updates_adapters:
-            return detail_response(404, "Not Found")
-        if path.startswith("/v1/") and not self._is_authorized(request):
-            problem = RequestError(401, UNAUTHORIZED, UNAUTHORIZED)
-            return json_response(problem.body(), problem.status)
-        if method == hdrs.METH_POST and (handler := POST_HANDLERS.get(path)) is not None:
-            return await self._answer(request, handler)
-        if method in (hdrs.METH_GET, hdrs.METH_HEAD) and (get := self._gets.get(path)) is not None:
-            return get(self, request)
-        if path in POST_HANDLERS or path in self._gets:
-            return detail_response(405, "Method Not Allowed")
-        return detail_response(404, "Not Found")
-
-    async def _answer(self, request: web.BaseRequest, handler: Handler) -> web.StreamResponse:
-        try:
-            body = await _read(request)
-            if request.path in GENERATION_PATHS:
-                self._refuse_if_ending()
-                await self.failures.apply(request)
-            response = await handler(self, request, body)
-            if self.failures.cuts(request):
-                break_off(request)
-            return response
-        except RequestError as problem:
-            headers = self.headers_for(request)
-            if problem.status in (429, 503):
-                headers["Retry-After"] = "1"
-            if request.path in MESSAGES_PATHS:
-                return error_response(problem, headers)
-            return json_response(problem.body(), problem.status, headers)
-        except (ConnectionError, TimeoutError):
-            raise  # the client is gone, or reads nothing: there is nobody to tell
-        except Exception:
-            # A mistake of ours must look like one of vLLM's, and say in the log what it was.
-            _log.exception("%s %s failed", request.method, request.path)
-            return json_response(RequestError(500, "Internal server error", INTERNAL).body(), 500)
-        finally:
-            self.failures.forget(request)
-
-    def _refuse_if_ending(self) -> None:
-        status = self.conduct.refuses_with
-        if status == 500:
-            raise RequestError(500, "cannot schedule new futures after shutdown", INTERNAL)
-        if status:
-            raise RequestError(status, "The server is ending.", UNAVAILABLE)
-
-    def _is_authorized(self, request: web.BaseRequest) -> bool:
-        keys = self.options.api_keys
-        if not keys:
-            return True
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return given in keys or request.headers.get("x-api-key") in keys
-
-
-async def _read(request: web.BaseRequest) -> Body:
-    try:
-        async with asyncio.timeout(_BODY_DEADLINE_S):
-            data = await request.read()
-    except TimeoutError:
-        raise RequestError(408, "The body did not arrive in time.", "Timeout") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise RequestError(413, "The body is too large.", "Payload Too Large") from None
-    return parse_body(data) if data else {}

@@ -15,6 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
+from pointsman.modelserver.api.service import Service
 from pointsman.modelserver.drain import finish_running, patience_s, refuse_new
 from pointsman.modelserver.options import ServerOptions
 from pointsman.modelserver.outlet import Outlet
@@ -88,7 +89,7 @@ class Listener:
             )
 
         server = web.Server(
-            self.replica.handle,
+            Service(self.replica).handle,
             request_factory=make_request,
             handler_cancellation=True,
             access_log=None,

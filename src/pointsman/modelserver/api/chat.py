@@ -26,7 +26,7 @@ from pointsman.modelserver.api.generation import (
     usage_after,
 )
 from pointsman.modelserver.api.logprobs import TOP_LIMIT, chat_logprob
-from pointsman.modelserver.api.stream import DONE, TokenEvent, sse, stream_tokens
+from pointsman.modelserver.api.stream import DONE, TokenEvent, open_stream, sse, stream_tokens
 from pointsman.modelserver.api.tools import ToolCall, call, choose_tool, read_tools
 from pointsman.modelserver.conversation import last_user_text, render
 from pointsman.modelserver.jsonvalues import value_for
@@ -168,7 +168,7 @@ async def _stream(
         "created": generation.created_s,
         "model": generation.model,
     }
-    stream = replica.event_stream(request)
+    stream = open_stream(replica, request)
     await stream.open()
     opening = [_opening(choice.index, tool_call) for choice in generation.choices]
     await stream.send(b"".join(sse({**envelope, "choices": [entry]}) for entry in opening))

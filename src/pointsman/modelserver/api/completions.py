@@ -28,7 +28,7 @@ from pointsman.modelserver.api.generation import (
     usage_after,
 )
 from pointsman.modelserver.api.logprobs import TOP_LIMIT, completion_logprobs
-from pointsman.modelserver.api.stream import DONE, sse, stream_tokens
+from pointsman.modelserver.api.stream import DONE, open_stream, sse, stream_tokens
 from pointsman.modelserver.prose import pieces_of
 from pointsman.modelserver.tokens import VOCABULARY_SIZE
 
@@ -180,7 +180,7 @@ async def _stream(
             chunk["usage"] = usage_after(choice, min(token + 1, len(pieces)))
         return sse(chunk)
 
-    stream = replica.event_stream(request)
+    stream = open_stream(replica, request)
     await stream.open()
     await stream_tokens(generation, stream, event)
     ending = b""

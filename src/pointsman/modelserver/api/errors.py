@@ -70,3 +70,8 @@ def json_response(
 def detail_response(status: int, detail: Any) -> web.Response:
     """An error in the form of the web framework beneath vLLM: unknown paths, wrong methods."""
     return json_response({"detail": detail}, status)
+
+
+def busy() -> RequestError:
+    """503: a queue limit is reached."""
+    return RequestError(503, BUSY_MESSAGE, UNAVAILABLE)

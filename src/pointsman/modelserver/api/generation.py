@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from pointsman.modelserver.api.errors import BUSY_MESSAGE, UNAVAILABLE, RequestError, unknown_model
+from pointsman.modelserver.api.errors import RequestError, unknown_model
 from pointsman.modelserver.api.fields import Body, Sampling
 from pointsman.modelserver.driver import Session
 from pointsman.modelserver.engine import Sequence
@@ -287,8 +287,3 @@ def _apply_stops(answer: Answer, sampling: Sampling) -> None:
 def as_ids(ids: list[int]) -> array[int]:
     """A prompt given as token ids."""
     return array(ID_TYPE, ids)
-
-
-def busy() -> RequestError:
-    """503: a queue limit is reached."""
-    return RequestError(503, BUSY_MESSAGE, UNAVAILABLE)

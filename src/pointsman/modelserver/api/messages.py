@@ -17,7 +17,7 @@ from pointsman.modelserver.api.generation import (
     plan,
     request_id,
 )
-from pointsman.modelserver.api.stream import stream_tokens
+from pointsman.modelserver.api.stream import open_stream, stream_tokens
 from pointsman.modelserver.api.tools import ToolCall, call, choose_tool, read_tools
 from pointsman.modelserver.conversation import content_text, last_user_text, render
 
@@ -168,7 +168,7 @@ async def _stream(
         delta = {"type": delta_type, delta_field: piece}
         return _event("content_block_delta", index=0, delta=delta)
 
-    stream = replica.event_stream(request)
+    stream = open_stream(replica, request)
     await stream.open()
     await stream.send(
         _event("message_start", message=_message(generation, [], None))

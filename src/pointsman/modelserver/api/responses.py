@@ -27,7 +27,7 @@ from pointsman.modelserver.api.generation import (
     plan,
     request_id,
 )
-from pointsman.modelserver.api.stream import EventStream, stream_tokens
+from pointsman.modelserver.api.stream import EventStream, open_stream, stream_tokens
 from pointsman.modelserver.api.tools import ToolCall, call, choose_tool, read_tools
 from pointsman.modelserver.conversation import last_user_text, render
 from pointsman.modelserver.jsonvalues import value_for
@@ -205,7 +205,7 @@ async def _stream(
     replica: Replica, request: web.BaseRequest, writer: _Writer
 ) -> web.StreamResponse:
     events = _Numbered()
-    stream = replica.event_stream(request)
+    stream = open_stream(replica, request)
     await stream.open()
     place = {"item_id": writer.item_id, "output_index": 0}
     opening = [

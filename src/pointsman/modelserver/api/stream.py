@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import orjson
 from aiohttp import web
 
 from pointsman.modelserver.api.generation import Choice, Generation
 from pointsman.modelserver.failures import break_off
+
+if TYPE_CHECKING:
+    from pointsman.modelserver.replica import Replica
 
 _WRITE_DEADLINE_S = 120.0
 """A client that reads nothing for this long is given up."""
@@ -24,6 +28,12 @@ DONE = b"data: [DONE]\n\n"
 
 TokenEvent = Callable[[Choice, int, bool], bytes]
 """Writes the event of one token: the choice, the token's number, whether it is the last."""
+
+
+def open_stream(replica: Replica, request: web.BaseRequest) -> EventStream:
+    """The stream that answers a request."""
+    breaks_off = replica.failures.cuts(request)
+    return EventStream(request, replica.headers_for(request), breaks_off=breaks_off)
 
 
 class EventStream:
