@@ -29,6 +29,8 @@ LONGEST_BACKOFF_S = 10.0
 STEADY_S = 10.0
 """A process that has run this long has started well: its next restart is prompt again."""
 KILL_TIMEOUT_S = 5.0
+LAST_WORDS_S = 1.0
+"""For what is still in the pipe when a child has ended."""
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,41 @@ class Output:
                 yield await queue.get()
         finally:
             self._followers.discard(queue)
+
+
+class _Streams(asyncio.subprocess.SubprocessStreamProtocol):
+    """A child's pipes, and word of its end."""
+
+    def __init__(self, limit: int, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit, loop)
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        """The child itself has ended."""
+        super().process_exited()
+        self.exited.set()
+
+
+class _Child(asyncio.subprocess.Process):
+    """A child whose end is its own.
+
+    In Python 3.11 `wait` returns when the pipes have closed too, and a grandchild holds them: the
+    engine of a vLLM outlives the killed server that started it, which was never restarted then.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.SubprocessTransport,
+        streams: _Streams,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(transport, streams, loop)
+        self._exited = streams.exited
+
+    async def wait(self) -> int:
+        """The exit code, when there is one."""
+        await self._exited.wait()
+        return self.returncode if self.returncode is not None else -signal.SIGKILL
 
 
 class Process:
@@ -147,7 +184,9 @@ class Process:
 
     async def _run_once(self) -> None:
         command = self.command
-        child = await asyncio.create_subprocess_exec(
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(
+            lambda: _Streams(LINE_BYTES, loop),
             *command.argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -155,8 +194,8 @@ class Process:
             env={**os.environ, **command.environment},
             cwd=command.folder,
             start_new_session=True,
-            limit=LINE_BYTES,
         )
+        child = _Child(transport, protocol, loop)
         self._child = child
         self._notify()
         reader = asyncio.create_task(self._read(child))
@@ -165,9 +204,9 @@ class Process:
             self._problem = _ending(code)
         finally:
             await self._end(child)
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader, LAST_WORDS_S)
+            transport.close()
             self._child = None
 
     def _notify(self) -> None:
