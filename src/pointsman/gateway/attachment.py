@@ -12,7 +12,15 @@ from pointsman.gateway.options import Options
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Namespace
 from pointsman.resources.envoy_gateway import EnvoyGatewayConfig
-from pointsman.resources.gateway_api import Gateway, GatewayClass, HTTPRoute, Listener, ParentRef
+from pointsman.resources.gateway_api import (
+    Gateway,
+    GatewayClass,
+    GRPCRoute,
+    HTTPRoute,
+    Listener,
+    ParentRef,
+    Route,
+)
 from pointsman.store import Store
 
 HTTP = "HTTP"
@@ -67,7 +75,7 @@ class BoundListener:
 class Attachment:
     """A route on a listener, under the hostnames that both take."""
 
-    route: HTTPRoute
+    route: Route
     listener: BoundListener
     hostnames: tuple[str, ...]
 
@@ -76,7 +84,7 @@ class Attachment:
 class RouteParent:
     """What became of one parentRef of a route."""
 
-    route: HTTPRoute
+    route: Route
     parent: ParentRef
     served: ServedGateway
     attachments: tuple[Attachment, ...]
@@ -181,11 +189,11 @@ def _listener_problem(
 def attach(
     store: Store, served: Sequence[ServedGateway], listeners: Sequence[BoundListener]
 ) -> list[RouteParent]:
-    """Every parentRef of every HTTPRoute that names one of our Gateways, older routes first."""
+    """Every parentRef of every route that names one of our Gateways, older routes first."""
     by_ref = {item.gateway.ref: item for item in served}
     labels = {item.metadata.name: item.metadata.labels for item in store.list(Namespace)}
     result = []
-    for route in sorted(store.list(HTTPRoute), key=lambda item: item.age_key):
+    for route in sorted(routes(store), key=lambda item: item.age_key):
         for parent in route.spec.parent_refs:
             found = by_ref.get(parent_ref(route, parent))
             if found is not None:
@@ -193,14 +201,19 @@ def attach(
     return result
 
 
-def parent_ref(route: HTTPRoute, parent: ParentRef) -> Ref:
+def routes(store: Store) -> list[Route]:
+    """Every route of whatever kind."""
+    return [*store.list(HTTPRoute), *store.list(GRPCRoute)]
+
+
+def parent_ref(route: Route, parent: ParentRef) -> Ref:
     """The object that a parentRef names."""
     namespace = parent.namespace or route.metadata.namespace
     return Ref(parent.group, parent.kind, namespace, parent.name)
 
 
 def _attach_one(
-    route: HTTPRoute,
+    route: Route,
     parent: ParentRef,
     served: ServedGateway,
     listeners: Sequence[BoundListener],
@@ -237,7 +250,7 @@ def _attach_one(
 
 
 def _allows(
-    listener: BoundListener, route: HTTPRoute, namespace_labels: dict[str, dict[str, str]]
+    listener: BoundListener, route: Route, namespace_labels: dict[str, dict[str, str]]
 ) -> bool:
     allowed = listener.spec.allowed_routes
     if allowed.kinds and not any(

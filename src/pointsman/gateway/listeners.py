@@ -19,6 +19,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
+from google.protobuf.message import Message
 
 from pointsman.gateway import local_replies, names, snapshot, tls
 from pointsman.gateway.attachment import BoundListener
@@ -36,7 +37,7 @@ MAX_CONCURRENT_STREAMS = 100
 STREAM_WINDOW_BYTES = 64 * 1024
 CONNECTION_WINDOW_BYTES = 1024 * 1024
 
-HttpFilter = tuple[str, ext_proc_pb2.ExternalProcessor]
+HttpFilter = tuple[str, Message]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class Chain:
     def name(self) -> str:
         """Of the chain and of its route configuration."""
         return self.bound[0].route_config
+
+    @property
+    def asks_processors(self) -> bool:
+        """Model servers are behind it, or what a policy puts before them."""
+        return any(isinstance(item, ext_proc_pb2.ExternalProcessor) for _, item in self.filters)
 
 
 def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) -> EnvoyResource:
@@ -112,7 +118,7 @@ def connection_manager(chain: Chain) -> hcm_pb2.HttpConnectionManager:
             },
         ],
         access_log=chain.logs,
-        local_reply_config=local_replies.config() if chain.filters else None,
+        local_reply_config=local_replies.config() if chain.asks_processors else None,
         common_http_protocol_options={"headers_with_underscores_action": "REJECT_REQUEST"},
         http2_protocol_options={
             "max_concurrent_streams": wrapped(MAX_CONCURRENT_STREAMS),

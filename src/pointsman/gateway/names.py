@@ -9,6 +9,7 @@ Users' EnvoyPatchPolicies name these, so they are a contract: the names of Envoy
     route                         httproute/default/llm-route/rule/0/match/0/*
     cluster of a rule             httproute/default/llm-route/rule/0
     cluster of one of its refs    httproute/default/llm-route/rule/0/backend/1
+    cluster of one of its mirrors httproute/default/llm-route/rule/0-mirror-1
     ext_proc cluster of a policy  envoyextensionpolicy/default/ext-proc-policy/extproc/0
     ext_proc filter of a policy   envoy.filters.http.ext_proc/envoyextensionpolicy/...
     certificate (SDS)             default/example-cert
@@ -71,6 +72,11 @@ def rule(kind: str, namespace: str, name: str, index: int) -> str:
 def rule_backend(rule_name: str, index: int) -> str:
     """One backend of a rule: a locality of the rule's cluster, or a cluster of its own."""
     return f"{rule_name}/backend/{index}"
+
+
+def mirror(rule_name: str, index: int) -> str:
+    """What gets copies of a rule's requests by the filter at `index`."""
+    return f"{rule_name}-mirror-{index}"
 
 
 def route(rule_name: str, match_index: int, hostname: str) -> str:

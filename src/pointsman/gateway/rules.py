@@ -1,56 +1,100 @@
 """One rule of a route: where its requests go, and the clusters that this needs.
 
-A rule with one kind of backend has one cluster with a weighted locality for each (the shape of
-Envoy Gateway, which users' patches name). Pools, header filters of single backends, and addresses
-of different kinds need a cluster for each, under weights on the route. A reference that leads
-nowhere answers 500 for its share of the requests, no more.
+HTTPRoutes and GRPCRoutes are rules alike: matches, filters, backends. A rule with one kind of
+backend has one cluster with a weighted locality for each (the shape of Envoy Gateway, which users'
+patches name). Pools, header filters of single backends, and addresses of different kinds need a
+cluster for each, under weights on the route. A reference that leads nowhere answers 500 for its
+share of the requests (UNAVAILABLE to calls), no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
+from google.protobuf.message import Message
 
-from pointsman.gateway import clusters, filters, names, pools
+from pointsman.gateway import clusters, cors, filters, limits, names, pools, sessions
 from pointsman.gateway.backends import Destination, Resolution, Resolver, Unresolved, ref_of
-from pointsman.gateway.messages import packed, seconds, wrapped
+from pointsman.gateway.matches import Match, grpc_match, http_match
+from pointsman.gateway.messages import packed, wrapped
 from pointsman.gateway.snapshot import EnvoyResource
 from pointsman.resources.base import Ref
-from pointsman.resources.durations import gateway_seconds
-from pointsman.resources.gateway_api import HTTPBackendRef, HTTPRoute, RouteMatch, RouteRule
-
-MIN_IDLE_TIMEOUT_S = 3600.0
-"""A stream with a timeout of its own may be silent for at least this long (Envoy Gateway)."""
-
-POOL_IDLE_TIMEOUT_S = 3600.0
-"""A route to a pool has no total timeout unless the user sets one: answers stream for long."""
-
-POOL_RETRIES = 2
-POOL_RETRY_ON = "connect-failure,reset-before-request"
+from pointsman.resources.gateway_api import (
+    BackendObjectRef,
+    CommonFilter,
+    GRPCBackendRef,
+    GRPCRoute,
+    GRPCRouteMatch,
+    GRPCRouteRule,
+    HTTPBackendRef,
+    RequestMirror,
+    Retry,
+    Route,
+    RouteMatch,
+    RouteRule,
+    SessionPersistence,
+    Timeouts,
+)
 
 PickerOf = Callable[[Ref], pools.Picker | None]
 """Who picks for the pool of that reference."""
+
+NOWHERE_STATUS = 500
+NOWHERE_STATUS_OF_CALLS = 503
+"""Envoy tells it to a gRPC client as UNAVAILABLE."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleBackend:
     """A backendRef and what it leads to."""
 
-    ref: HTTPBackendRef
+    ref: HTTPBackendRef | GRPCBackendRef
     index: int
     found: Resolution
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """A rule with its references followed."""
+class Mirror:
+    """A filter that copies requests, and what it leads to."""
 
-    route: HTTPRoute
+    spec: RequestMirror
     index: int
-    spec: RouteRule
+    found: Resolution
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """By which way requests come to a route."""
+
+    scheme: str
+    """`http` or `https`."""
+    port: int
+    """The port that clients know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule of whatever kind of route, with its references followed."""
+
+    route: Route
+    index: int
+    matches: tuple[Match, ...]
+    filters: tuple[CommonFilter, ...]
     backends: tuple[RuleBackend, ...]
+    mirrors: tuple[Mirror, ...] = ()
+    timeouts: Timeouts | None = None
+    retry: Retry | None = None
+    session_persistence: SessionPersistence | None = None
+    unsupported: tuple[str, ...] = ()
+    """What it asks for and is not served, in words."""
+
+    @property
+    def is_grpc(self) -> bool:
+        """Takes calls, and its backends speak HTTP/2."""
+        return isinstance(self.route, GRPCRoute)
 
     @property
     def name(self) -> str:
@@ -61,7 +105,8 @@ class Rule:
     @property
     def problems(self) -> list[Unresolved]:
         """Why some of its references lead nowhere."""
-        return [item.found for item in self.backends if isinstance(item.found, Unresolved)]
+        found = [*(item.found for item in self.backends), *(item.found for item in self.mirrors)]
+        return [item for item in found if isinstance(item, Unresolved)]
 
     @property
     def pools(self) -> list[Destination]:
@@ -74,85 +119,157 @@ class Rule:
         return [item.found for item in self.backends if isinstance(item.found, Destination)]
 
     @property
-    def unsupported(self) -> list[str]:
-        """What it asks for and is not served, in words."""
-        found = [
-            *filters.unsupported(self.spec.filters),
-            *(kind for item in self.backends for kind in filters.unsupported(item.ref.filters)),
-        ]
-        problems = [f"filter {kind}" for kind in dict.fromkeys(found)]
-        if self.spec.retry is not None:
-            problems.append("retry")
-        if self.spec.session_persistence is not None:
-            problems.append("sessionPersistence")
-        return problems
+    def listener_filters(self) -> dict[str, Message]:
+        """The HTTP filters that its routes switch on, by name, beside the processors."""
+        found: dict[str, Message] = {}
+        if filters.cors_of(self.filters) is not None:
+            found[cors.FILTER] = cors.listener_filter()
+        if self.session_persistence is not None:
+            found[sessions.FILTER] = sessions.listener_filter()
+        return found
 
 
-def follow(route: HTTPRoute, resolver: Resolver) -> list[Rule]:
+def follow(route: Route, resolver: Resolver) -> list[Rule]:
     """The rules of a route with their references followed."""
-    result = []
-    for index, spec in enumerate(route.spec.rules):
-        backends = []
-        for position, ref in enumerate(spec.backend_refs):
-            target = ref_of(route.metadata.namespace, ref.group, ref.kind, ref.namespace, ref.name)
-            found = resolver.resolve(route.ref, target, ref.port)
-            backends.append(RuleBackend(ref, position, found))
-        result.append(Rule(route, index, spec, tuple(backends)))
-    return result
+    specs: Sequence[RouteRule | GRPCRouteRule] = route.spec.rules
+    return [_follow(route, index, spec, resolver) for index, spec in enumerate(specs)]
+
+
+def _follow(route: Route, index: int, spec: RouteRule | GRPCRouteRule, resolver: Resolver) -> Rule:
+    def found(ref: BackendObjectRef) -> Resolution:
+        namespace = route.metadata.namespace
+        target = ref_of(namespace, ref.group, ref.kind, ref.namespace, ref.name)
+        return resolver.resolve(route.ref, target, ref.port)
+
+    refs: Sequence[HTTPBackendRef | GRPCBackendRef] = spec.backend_refs
+    backends = tuple(RuleBackend(ref, position, found(ref)) for position, ref in enumerate(refs))
+    mirrors = tuple(
+        Mirror(item, position, found(item.backend_ref))
+        for position, item in filters.mirrors_of(spec.filters)
+    )
+    matches = _matches(spec)
+    unserved = tuple(dict.fromkeys(_unserved(spec, matches, backends, mirrors)))
+    if isinstance(spec, GRPCRouteRule):
+        return Rule(route, index, matches, spec.filters, backends, mirrors, unsupported=unserved)
+    return Rule(
+        route,
+        index,
+        matches,
+        spec.filters,
+        backends,
+        mirrors,
+        spec.timeouts,
+        spec.retry,
+        spec.session_persistence,
+        unserved,
+    )
+
+
+def _matches(spec: RouteRule | GRPCRouteRule) -> tuple[Match, ...]:
+    if isinstance(spec, GRPCRouteRule):
+        return tuple(grpc_match(item) for item in spec.matches or (GRPCRouteMatch(),))
+    return tuple(http_match(item) for item in spec.matches or (RouteMatch(),))
+
+
+def _unserved(
+    spec: RouteRule | GRPCRouteRule,
+    matches: Sequence[Match],
+    backends: Sequence[RuleBackend],
+    mirrors: Sequence[Mirror],
+) -> Iterator[str]:
+    for match in matches:
+        yield from match.problems
+    yield from filters.unserved(spec.filters, filters.OF_RULES)
+    weighted = [item for item in backends if item.ref.weight > 0]
+    # What one backend gets is what the rule gets, so more can be done to it.
+    alone = filters.OF_BACKENDS | {"URLRewrite"} if len(weighted) == 1 else filters.OF_BACKENDS
+    for backend in backends:
+        for text in filters.unserved(backend.ref.filters, alone):
+            yield f"{text} of a backendRef"
+    found_pools = [
+        item.found.pool
+        for item in backends
+        if isinstance(item.found, Destination) and item.found.pool is not None
+    ]
+    if any(isinstance(item.found, Destination) and item.found.pool for item in mirrors):
+        yield "filter RequestMirror to an InferencePool"
+    if isinstance(spec, GRPCRouteRule):
+        destinations = [item.found for item in backends if isinstance(item.found, Destination)]
+        if any(item.pool is not None and not item.is_http2 for item in destinations):
+            yield "calls to an InferencePool whose appProtocol is not kubernetes.io/h2c"
+    elif spec.session_persistence is not None:
+        yield from sessions.unserved(spec.session_persistence)
+        if found_pools:
+            yield "sessionPersistence of an InferencePool"
 
 
 def rule_clusters(rule: Rule) -> list[EnvoyResource]:
     """The clusters of a rule, but for those of pools, which rules share."""
+    mirrored = [resource for item in rule.mirrors for resource in _mirror_cluster(rule, item)]
     own = [item for item in _weighted(rule) if _is_plain(item.found)]
     if not own:
-        return []
+        return mirrored
     origins = (rule.route.ref, *(item.ref for item in rule.destinations))
     if _shares_cluster(rule):
-        return _cluster(rule.name, rule, own, origins)
-    return [
+        return [*_cluster(rule.name, rule, own, origins), *mirrored]
+    single = [
         resource
         for item in own
         for resource in _cluster(names.rule_backend(rule.name, item.index), rule, [item], origins)
     ]
+    return [*single, *mirrored]
 
 
-def envoy_route(rule: Rule, match: RouteMatch, picker_of: PickerOf) -> route_pb2.Route:
-    """What happens to requests that meet `match`; its name and match are for the caller."""
-    result = route_pb2.Route()
-    filters.apply_headers(rule.spec.filters, result)
-    redirect = filters.redirect_of(rule.spec.filters)
+def envoy_route(rule: Rule, match: Match, door: Door, picker_of: PickerOf) -> route_pb2.Route:
+    """What happens to requests that meet `match`; its name is for the caller."""
+    result = route_pb2.Route(match=match.envoy)
+    filters.apply_headers(rule.filters, result)
+    policy = filters.cors_of(rule.filters)
+    if policy is not None:
+        result.typed_per_filter_config[cors.FILTER].CopyFrom(packed(cors.policy(policy)))
+    redirect = filters.redirect_of(rule.filters)
     if redirect is not None:
-        result.redirect.CopyFrom(filters.redirect_action(redirect, match))
+        action = filters.redirect_action(redirect, match.prefix, door.scheme, door.port)
+        result.redirect.CopyFrom(action)
         return result
     targets = _weighted(rule)
     if not any(isinstance(item.found, Destination) for item in targets):
-        result.direct_response.status = 500
+        result.direct_response.status = NOWHERE_STATUS_OF_CALLS if rule.is_grpc else NOWHERE_STATUS
         return result
-    _send(rule, targets, result, picker_of)
-    filters.rewrite(rule.spec.filters, match, result.route)
-    _limit_time(rule, result.route)
+    filters.rewrite(rule.filters, match.prefix, result.route)
+    _send(rule, targets, match, result, picker_of)
+    _mirror(rule, result.route)
+    _persist(rule, match, result)
+    streams = rule.is_grpc or bool(rule.pools)
+    limits.apply(rule.timeouts, rule.retry, streams, result.route)
+    limits.retry_on_failure(rule.retry, bool(rule.pools), result.route)
+    if rule.is_grpc:
+        limits.keep_callers_deadline(result.route)
     return result
 
 
 def _send(
     rule: Rule,
     targets: Sequence[RuleBackend],
+    match: Match,
     result: route_pb2.Route,
     picker_of: PickerOf,
 ) -> None:
     action = result.route
-    action.upgrade_configs.add(upgrade_type="websocket")
+    if not rule.is_grpc:
+        action.upgrade_configs.add(upgrade_type="websocket")
     if _shares_cluster(rule):
         action.cluster = rule.name
         return
     if len(targets) == 1 and isinstance(targets[0].found, Destination):
         action.cluster = _target_cluster(rule, targets[0])
         filters.apply_headers(targets[0].ref.filters, result)
-        filters.rewrite(targets[0].ref.filters, rule.spec.matches[0], action)
+        filters.rewrite(targets[0].ref.filters, match.prefix, action)
         _ask_picker(targets[0].found, result, picker_of)
         return
+    codes = route_pb2.RouteAction.ClusterNotFoundResponseCode
     action.cluster_not_found_response_code = (
-        route_pb2.RouteAction.ClusterNotFoundResponseCode.INTERNAL_SERVER_ERROR
+        codes.SERVICE_UNAVAILABLE if rule.is_grpc else codes.INTERNAL_SERVER_ERROR
     )
     for item in targets:
         weighted = action.weighted_clusters.clusters.add(
@@ -176,25 +293,20 @@ def _ask_picker(
         target.typed_per_filter_config[names.POOL_FILTER].CopyFrom(packed(override))
 
 
-def _limit_time(rule: Rule, action: route_pb2.RouteAction) -> None:
-    limit_s = _timeout_s(rule.spec)
-    if limit_s is not None:
-        action.timeout.CopyFrom(seconds(limit_s))
-        action.idle_timeout.CopyFrom(seconds(max(MIN_IDLE_TIMEOUT_S, limit_s)))
-    elif rule.pools:
-        action.timeout.CopyFrom(seconds(0))
-        action.idle_timeout.CopyFrom(seconds(POOL_IDLE_TIMEOUT_S))
-    if rule.pools:
-        action.retry_policy.retry_on = POOL_RETRY_ON
-        action.retry_policy.num_retries.value = POOL_RETRIES
+def _mirror(rule: Rule, action: route_pb2.RouteAction) -> None:
+    for item in rule.mirrors:
+        if isinstance(item.found, Destination):
+            policy = filters.mirror_policy(item.spec, names.mirror(rule.name, item.index))
+            action.request_mirror_policies.add(**policy)
 
 
-def _timeout_s(spec: RouteRule) -> float | None:
-    """The one timeout that Envoy Gateway v1.3 knows: of two, that of the backend counts."""
-    if spec.timeouts is None:
-        return None
-    text = spec.timeouts.backend_request or spec.timeouts.request
-    return gateway_seconds(text) if text is not None else None
+def _persist(rule: Rule, match: Match, result: route_pb2.Route) -> None:
+    if rule.session_persistence is None:
+        return
+    # Rules have sessions of their own; a cookie's name shows nothing of them.
+    name = f"session-{hashlib.sha256(rule.name.encode()).hexdigest()[:12]}"
+    config = sessions.on_route(rule.session_persistence, name, match.prefix)
+    result.typed_per_filter_config[sessions.FILTER].CopyFrom(packed(config))
 
 
 def _weighted(rule: Rule) -> list[RuleBackend]:
@@ -209,7 +321,7 @@ def _shares_cluster(rule: Rule) -> bool:
     """All backends fit into one cluster: plain, resolved, alike, without own filters."""
     targets = _weighted(rule)
     kinds = {
-        (item.found.needs_dns, item.found.is_http2)
+        (item.found.needs_dns, item.found.is_http2 or rule.is_grpc)
         for item in targets
         if isinstance(item.found, Destination)
     }
@@ -226,11 +338,23 @@ def _cluster(
         clusters.locality(rule.name, item.index, item.ref.weight, destination)
         for item, destination in found
     ]
-    settings = clusters.ClusterSettings(is_http2=any(each.is_http2 for _, each in found))
+    is_http2 = rule.is_grpc or any(each.is_http2 for _, each in found)
+    settings = clusters.ClusterSettings(is_http2=is_http2)
     make = (
         clusters.dns_cluster if any(each.needs_dns for _, each in found) else clusters.eds_cluster
     )
     return make(name, members, settings, origins)
+
+
+def _mirror_cluster(rule: Rule, mirror: Mirror) -> list[EnvoyResource]:
+    found = mirror.found
+    if not isinstance(found, Destination) or found.pool is not None:
+        return []
+    name = names.mirror(rule.name, mirror.index)
+    settings = clusters.ClusterSettings(is_http2=rule.is_grpc or found.is_http2)
+    make = clusters.dns_cluster if found.needs_dns else clusters.eds_cluster
+    members = [clusters.locality(name, 0, 1, found)]
+    return make(name, members, settings, (rule.route.ref, found.ref))
 
 
 def _target_cluster(rule: Rule, backend: RuleBackend) -> str:

@@ -19,7 +19,7 @@ from pointsman.inference.models import winners
 from pointsman.inference.pools import pools
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.envoy_gateway import Backend, EnvoyPatchPolicy
-from pointsman.resources.gateway_api import Gateway, HTTPRoute
+from pointsman.resources.gateway_api import Gateway, GRPCRoute, HTTPRoute
 from pointsman.resources.inference_extension import (
     InferenceModel,
     InferencePool,
@@ -29,7 +29,9 @@ from pointsman.store import Store
 
 Status = dict[str, Any]
 
-SUPPORTED_KINDS = ({"group": HTTPRoute.KIND.group, "kind": HTTPRoute.KIND.kind},)
+SUPPORTED_KINDS = tuple(
+    {"group": cls.KIND.group, "kind": cls.KIND.kind} for cls in (HTTPRoute, GRPCRoute)
+)
 BIND_ERROR = "cannot bind"
 """How Envoy's message begins where a port is taken or not allowed."""
 
@@ -207,7 +209,7 @@ def _add_unknown_parents(
     store: Store, translation: Translation, parents: dict[Ref, list[Status]]
 ) -> None:
     """On one machine nobody else will say that a route names a Gateway that is not there."""
-    for route in store.list(HTTPRoute):
+    for route in attachment.routes(store):
         for parent in route.spec.parent_refs:
             ref = attachment.parent_ref(route, parent)
             if store.find(ref) is not None:

@@ -1,7 +1,7 @@
 """The whole translation: objects in, Envoy's resources and what is so about each object out.
 
     Gateways ─▶ listeners ─┐
-    HTTPRoutes ─▶ rules ───┼─▶ listeners, route configurations, clusters, endpoints ─▶ patches
+    routes ─▶ rules ───────┼─▶ listeners, route configurations, clusters, endpoints ─▶ patches
     policies ─▶ processors ┘
 
 Nothing here reads a clock, a socket or a global, and one object's fault stays its own: it becomes
@@ -88,7 +88,7 @@ def translate(store: Store, options: Options) -> Translation:
         chains.setdefault(sharing[0].port_name, []).append(chain)
         resources.append(
             virtual_hosts.route_configuration(
-                name, sharing, here, served, policies, lambda ref: pool_map[ref].picker
+                name, sharing, here, served, policies, lambda ref: pool_map[ref].picker, options
             )
         )
     for port_name, sharing_port in chains.items():
@@ -151,8 +151,18 @@ def _filters(
     policies: extensions.Extensions,
     pool_map: Mapping[Ref, ServedPool],
 ) -> list[listeners.HttpFilter]:
-    """What the routes of a listener may switch on: policies' processors first, then the pools'."""
-    found: dict[str, listeners.HttpFilter] = {}
+    """What the routes of a listener may switch on.
+
+    First what answers or marks a request by itself (CORS, sessions), where a route asks for it;
+    then policies' processors, then the pools'.
+    """
+    wanted = {
+        name: (name, config)
+        for item in attachments
+        for rule in served[item.route.ref]
+        for name, config in rule.listener_filters.items()
+    }
+    found: dict[str, listeners.HttpFilter] = dict(sorted(wanted.items()))
     for item in attachments:
         policy = policies.of(item.route.ref, item.listener.gateway.ref)
         for processor in policy.processors if policy is not None else ():

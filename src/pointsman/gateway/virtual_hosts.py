@@ -13,8 +13,8 @@ from envoy.config.route.v3 import route_pb2
 from pointsman.gateway import hostnames, names, rules, snapshot
 from pointsman.gateway.attachment import Attachment, BoundListener
 from pointsman.gateway.extensions import Extension, Extensions
-from pointsman.gateway.matches import envoy_match, precedence
 from pointsman.gateway.messages import packed
+from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.resources.base import Ref, Resource
 
@@ -27,7 +27,8 @@ class _VirtualHost:
 
     listener: BoundListener
     hostname: str
-    entries: list[tuple[SortKey, components_pb2.Route]] = field(default_factory=list)
+    entries: dict[str, tuple[SortKey, components_pb2.Route]] = field(default_factory=dict)
+    """By the name of the route: two parentRefs may lead a route here."""
 
 
 def route_configuration(
@@ -37,8 +38,10 @@ def route_configuration(
     rules_of: Mapping[Ref, Sequence[rules.Rule]],
     extensions: Extensions,
     picker_of: rules.PickerOf,
+    options: Options,
 ) -> EnvoyResource:
     """The routes of a port that the listeners `bound` share."""
+    door = _door(bound[0], options)
     hosts: dict[str, _VirtualHost] = {}
     if len(bound) > 1:
         # A listener without routes still keeps its hostname away from its wider neighbours.
@@ -48,7 +51,7 @@ def route_configuration(
         for hostname in attachment.hostnames:
             host = hosts.setdefault(hostname, _VirtualHost(attachment.listener, hostname))
             for rule in rules_of[attachment.route.ref]:
-                host.entries.extend(_routes(rule, hostname, extension, picker_of))
+                host.entries.update(_routes(rule, hostname, extension, door, picker_of))
     ordered = sorted(hosts.values(), key=lambda host: hostnames.specificity(host.hostname))
     message = route_pb2.RouteConfiguration(
         name=port_name,
@@ -68,25 +71,35 @@ def _virtual_host(host: _VirtualHost) -> components_pb2.VirtualHost:
         name=names.virtual_host(host.listener.xds_name, host.hostname),
         domains=[host.hostname],
         metadata=_metadata(gateway, sectionName=host.listener.spec.name),
-        routes=[route for _, route in sorted(host.entries, key=lambda entry: entry[0])],
+        routes=[route for _, route in sorted(host.entries.values(), key=lambda entry: entry[0])],
     )
 
 
+def _door(listener: BoundListener, options: Options) -> rules.Door:
+    spec = listener.spec
+    # On one machine clients come to the port that is really bound.
+    port = options.bound_port(spec.port) if options.is_alone else spec.port
+    return rules.Door(spec.protocol.lower(), port)
+
+
 def _routes(
-    rule: rules.Rule, hostname: str, extension: Extension | None, picker_of: rules.PickerOf
-) -> list[tuple[SortKey, components_pb2.Route]]:
-    result = []
-    for index, match in enumerate(rule.spec.matches):
+    rule: rules.Rule,
+    hostname: str,
+    extension: Extension | None,
+    door: rules.Door,
+    picker_of: rules.PickerOf,
+) -> dict[str, tuple[SortKey, components_pb2.Route]]:
+    result = {}
+    for index, match in enumerate(rule.matches):
         if extension is not None and extension.problem is not None:
-            route = components_pb2.Route(direct_response={"status": 500})
+            route = components_pb2.Route(match=match.envoy, direct_response={"status": 500})
         else:
-            route = rules.envoy_route(rule, match, picker_of)
+            route = rules.envoy_route(rule, match, door, picker_of)
             _enable(extension, route)
         route.name = names.route(rule.name, index, hostname)
-        route.match.CopyFrom(envoy_match(match))
         route.metadata.CopyFrom(_metadata(rule.route))
-        key = (*precedence(match), rule.route.age_key, rule.index, index)
-        result.append((key, route))
+        key = (*match.precedence, rule.route.age_key, rule.index, index)
+        result[route.name] = (key, route)
     return result
 
 
