@@ -11,13 +11,13 @@ from typing import Any
 from aiohttp import web
 
 from pointsman.modelserver.api.errors import RequestError, busy
+from pointsman.modelserver.conduct import Conduct
 from pointsman.modelserver.driver import EngineDriver, Session
 from pointsman.modelserver.engine import Engine, QueueFullError, StepResult, TooLongError
 from pointsman.modelserver.failures import FailureInjector
 from pointsman.modelserver.metrics import EngineMetrics
 from pointsman.modelserver.options import ServerOptions
 from pointsman.modelserver.prose import Prose
-from pointsman.modelserver.runtime import Conduct
 from pointsman.modelserver.served import ServedModels
 from pointsman.modelserver.traffic import HttpTraffic, write_process
 

@@ -17,19 +17,6 @@ _CONSTANT_LIMIT = 1e9
 """A step that takes longer than this many seconds would not end."""
 
 
-@dataclasses.dataclass(slots=True)
-class Conduct:
-    """How a replica behaves apart from its engine."""
-
-    is_healthy: bool = True
-    """False: `/health` answers 503."""
-    refuses_with: int = 0
-    """Status with which new requests are refused; 0: they are served."""
-    answer_median_tokens: float = 0.0
-    echoes: bool = False
-    names_itself: bool = False
-
-
 def settings_of(replica: Replica) -> dict[str, Any]:
     """Everything that can be changed, as it is now."""
     return {
