@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from pointsman.modelserver.conduct import Conduct
 from pointsman.modelserver.engine import StepTiming
 from pointsman.modelserver.failures import checked_kinds
 
