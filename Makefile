@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench lock clean
+.PHONY: demo test lint format bench soak lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,8 +28,14 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Every figure of docs/performance.md, about twelve minutes on two cores.
 bench: $(READY)
-	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/[a-z]*.py; do \
+		echo "== $$file"; PYTHONPATH=. $(BIN)/python $$file || exit 1; done
+
+# A million requests through the picker, with its memory.
+soak: $(READY)
+	$(BIN)/python benchmarks/picker.py --soak 1000000
 
 # Writes the versions that are installed everywhere, with their hashes.
 lock:
