@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pointsman.gateway import conditions
 from pointsman.gateway.options import Options
 from pointsman.resources.base import Ref
-from pointsman.resources.core import Pod, Service, ServicePort, pod_address, pod_is_ready
+from pointsman.resources.core import Pod, Service, ServicePort, pod_address, pod_ip, pod_is_ready
 from pointsman.resources.discovery import EndpointSlice
 from pointsman.resources.envoy_gateway import Backend, EnvoyGatewayConfig
 from pointsman.resources.gateway_api import ReferenceGrant
@@ -20,6 +20,9 @@ SERVICE = ("", "Service")
 BACKEND = (Backend.KIND.group, Backend.KIND.kind)
 POOL_GROUPS = ("inference.networking.k8s.io", "inference.networking.x-k8s.io")
 POOL = "InferencePool"
+
+MAX_SOCKET_PATH_BYTES = 107
+"""Of the operating system."""
 
 H2C_PROTOCOLS = frozenset({"kubernetes.io/h2c", "gateway.envoyproxy.io/h2c"})
 
@@ -113,7 +116,9 @@ class Resolver:
         return [
             pod
             for pod in self.store.list(Pod, namespace)
-            if labels.items() <= pod.metadata.labels.items() and pod_is_ready(pod)
+            if labels.items() <= pod.metadata.labels.items()
+            and pod_is_ready(pod)
+            and _is_address(pod_ip(pod) or "")
         ]
 
     def _slice_addresses(self, service: Service, port: ServicePort) -> Iterator[Address]:
@@ -126,7 +131,7 @@ class Resolver:
                 if found.port is not None and (found.name or "") == (port.name or "")
             ]
             for endpoint in item.endpoints:
-                if endpoint.conditions.ready is not False:
+                if endpoint.is_ready and _is_address(endpoint.addresses[0]):
                     yield from (Address(endpoint.addresses[0], number) for number in numbers)
 
     def _service(self, ref: Ref, port: int | None) -> Resolution:
@@ -207,12 +212,28 @@ def backend_problem(backend: Backend, config: EnvoyGatewayConfig, options: Optio
                 f"The Backend was not accepted: hostname {endpoint.fqdn.hostname} is not a "
                 "valid FQDN"
             )
+        if endpoint.ip and not _is_address(endpoint.ip.address):
+            return f"The Backend was not accepted: {endpoint.ip.address} is not an IP address"
+        if endpoint.unix and not 0 < len(endpoint.unix.path.encode()) <= MAX_SOCKET_PATH_BYTES:
+            return (
+                "The Backend was not accepted: the path of a Unix socket has 1 to "
+                f"{MAX_SOCKET_PATH_BYTES} bytes"
+            )
         if endpoint.ip and not options.is_alone and _is_loopback(endpoint.ip.address):
             return (
                 f"The Backend was not accepted: IP address {endpoint.ip.address} in the "
                 "loopback range is only supported on one machine"
             )
     return None
+
+
+def _is_address(text: str) -> bool:
+    """An IP address as Envoy takes it: one that it does not take would cost the whole cluster."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
 
 
 def _is_loopback(address: str) -> bool:
