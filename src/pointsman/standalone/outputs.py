@@ -53,8 +53,23 @@ class Outputs:
         return found.follow()
 
     def _find(self, name: str) -> Output | None:
-        """By full name, or by a part of it that only one process has (`pod`, `pod/container`)."""
+        """By full name, or by a part of it: a pod or its Deployment, a container, or both.
+
+        Of several that fit the one that was started last is meant.
+        """
         if name in self._outputs:
             return self._outputs[name]
-        near = [key for key in self._outputs if f"/{name}/" in f"/{key}/"]
-        return self._outputs[near[-1]] if near else None
+        parts = name.split("/")
+        fitting = [key for key in self._outputs if _fits(parts, key.split("/"))]
+        return self._outputs[fitting[-1]] if fitting else None
+
+
+def _fits(parts: list[str], key: list[str]) -> bool:
+    """Whether `parts` name consecutive parts of `key`; a pod may go by its Deployment's name."""
+    return any(
+        all(
+            have == want or have.startswith(f"{want}-")
+            for want, have in zip(parts, key[start:], strict=False)
+        )
+        for start in range(len(key) - len(parts) + 1)
+    )
