@@ -126,6 +126,28 @@ def test_an_image_that_nobody_knows_is_a_condition_on_its_deployment(
     eventually(lambda: example.said("- Deployment default/other"), 5)
 
 
+def test_a_pod_that_cannot_be_made_is_told_and_made_once_it_can_be(
+    example: Instance, folder: Path
+) -> None:
+    text = (folder / "model-servers.yaml").read_text()
+    text = text.replace("name: llama", "name: stuck").replace("app: llama", "app: stuck")
+    items = "items: [{key: a, path: " + "x" * 300 + "}]"
+    volume = f"      volumes: [{{name: v, configMap: {{name: long, {items}}}}}]\n"
+    config = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: long}\ndata: {a: '1'}\n"
+    path = folder / "stuck.yaml"
+    path.write_text(f"{text.rstrip()}\n{volume}{config}")
+    eventually(lambda: example.said("cannot be made"), 10)
+    found = conditions(example, "deployment", "stuck")["Available"]
+    assert "File name too long" in found["message"]
+    assert example.complete(8080, "support").status == 200
+    path.write_text(f"{text.rstrip()}\n{volume}{config}".replace("x" * 300, "short"))
+    eventually(
+        lambda: conditions(example, "deployment", "stuck")["Available"]["status"] == "True", 20
+    )
+    path.unlink()
+    eventually(lambda: example.said("- Deployment default/stuck"), 5)
+
+
 def test_an_unknown_field_is_a_warning_with_its_line_and_an_error_in_validate(
     example: Instance, folder: Path
 ) -> None:

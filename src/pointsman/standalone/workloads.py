@@ -31,6 +31,8 @@ from pointsman.store import Change, Store
 HASH_DIGITS = 10
 LEAVE_S = 0.3
 """From the mark that a pod is leaving to its SIGTERM: Envoy and pickers learn of it first."""
+RECHECK_S = 5.0
+"""How often to look even when nothing changed: a pod that could not be made is tried again."""
 MAX_PODS = 200
 """Of one instance; more local processes than this are a mistake on one machine."""
 
@@ -46,6 +48,8 @@ class _Entry:
     deployment: Ref
     template: str
     is_leaving: bool = False
+    failure: str = ""
+    """Why the pod could not be made; it is forgotten after a while and tried again."""
 
 
 class Workloads:
@@ -90,10 +94,11 @@ class Workloads:
         async with aiohttp.ClientSession() as session:
             try:
                 with self._store.subscribe() as subscription:
-                    self._reconcile(session)
-                    async for changes in subscription:
-                        self._refresh_volumes(changes)
+                    while True:
                         self._reconcile(session)
+                        with suppress(TimeoutError):
+                            changes = await asyncio.wait_for(subscription.batch(), RECHECK_S)
+                            self._refresh_volumes(changes)
             finally:
                 await self._end_all()
 
@@ -101,7 +106,12 @@ class Workloads:
         sources = {(cls.KIND.group, cls.KIND.kind) for cls in (ConfigMap, Secret)}
         if any((change.ref.group, change.ref.kind) in sources for change in changes):
             for entry in self._entries.values():
-                entry.pod.refresh_volumes()
+                try:
+                    entry.pod.refresh_volumes()
+                except OSError as error:
+                    log.error(
+                        "volumes of %s: %s; they stay as they were", entry.pod.plan.ref, error
+                    )
 
     def _reconcile(self, session: aiohttp.ClientSession) -> None:
         deployments = {item.ref: item for item in self._store.list(Deployment)}
@@ -162,18 +172,22 @@ class Workloads:
         asyncio.get_running_loop().call_later(LEAVE_S, entry.task.cancel)
 
     def _ended(self, ref: Ref, place: Place, task: asyncio.Task[None]) -> None:
-        self._entries.pop(ref, None)
         self._addresses.give_back(place)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("%s ended: %s", ref, task.exception())
+        problem = None if task.cancelled() else task.exception()
+        entry = self._entries.get(ref)
+        if problem is None or entry is None:
+            self._entries.pop(ref, None)
+            return
+        log.error("%s cannot be made: %s", ref, problem)
+        entry.failure = str(problem)
+        asyncio.get_running_loop().call_later(RECHECK_S, self._entries.pop, ref, None)
 
     async def _end_all(self) -> None:
         tasks = [entry.task for entry in self._entries.values()]
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        # What a pod's end raises has been told by `_ended`.
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _status(self, deployment: Deployment) -> dict[str, Any]:
         template = template_hash(deployment)
@@ -185,7 +199,9 @@ class Workloads:
         if unknown:
             reason, message = "UnknownImage", unknown
         elif ready < wanted:
-            reason, message = "PodsNotReady", f"{ready} of {wanted} pods are ready"
+            reasons = [entry.failure for entry in staying if entry.failure]
+            told = "".join(f"; {text}" for text in dict.fromkeys(reasons))
+            reason, message = "PodsNotReady", f"{ready} of {wanted} pods are ready{told}"
         else:
             reason, message = "PodsReady", f"{ready} of {wanted} pods are ready"
         condition = {
