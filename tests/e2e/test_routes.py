@@ -75,7 +75,7 @@ def http_backend(name: str) -> Iterator[Backend]:
         server.server_close()
 
 
-class Calls(grpc.GenericRpcHandler):
+class Calls:
     """Answers every call with its method's name and a header that it came with."""
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
@@ -223,6 +223,19 @@ def test_a_page_of_another_origin_may_not_call(site: Site, origin: str) -> None:
     assert "access-control-allow-origin" not in site.get("/cors", origin=origin).headers
 
 
+def test_every_origin_method_and_header_can_be_allowed_with_credentials(site: Site) -> None:
+    asks = {
+        "origin": "https://page.example",
+        "access_control_request_method": "DELETE",
+        "access_control_request_headers": "x-own, x-other",
+    }
+    before = site.get("/cors-all", "OPTIONS", **asks).headers
+    # A browser takes no `*` from an answer that lets credentials through.
+    assert before["access-control-allow-origin"] == "https://page.example"
+    assert "DELETE" in before["access-control-allow-methods"]
+    assert before["access-control-allow-headers"] == "x-own, x-other"
+
+
 def test_routes_without_cors_leave_such_requests_to_the_backend(site: Site) -> None:
     asks = {"origin": "https://page.example", "access_control_request_method": "PUT"}
     assert site.get("/prefix/x", "OPTIONS", **asks).headers["x-from"] == "one"
@@ -278,7 +291,8 @@ def test_the_host_can_be_rewritten(site: Site) -> None:
     ("path", "status", "location"),
     [
         ("/to-host", 302, "http://new.example:{port}/to-host"),
-        ("/to-https", 301, "https://new.example:443/to-https"),
+        ("/to-https", 301, "https://new.example/to-https"),
+        ("/to-https-port", 302, "https://new.example:444/to-https-port"),
         ("/to-port", 307, "http://new.example:8443/to-port"),
         ("/to-prefix/a?b=c", 308, "http://new.example:{port}/there/a?b=c"),
         ("/to-path/a", 303, "http://new.example:{port}/there"),

@@ -76,6 +76,66 @@ def test_servers_become_a_pool_and_each_request_goes_to_one_that_serves_its_mode
     ollama.server_close()
 
 
+MANIFEST = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: front}
+spec:
+  gatewayClassName: any
+  listeners: [{name: http, protocol: HTTP, port: 8080}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: all}
+spec:
+  parentRefs: [{name: front}]
+  rules:
+    - matches: [{path: {value: /slice}}]
+      filters:
+        - type: URLRewrite
+          urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}
+      backendRefs: [{name: outside, port: 80}]
+    - backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: pool}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: outside}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: outside-1, labels: {kubernetes.io/service-name: outside}}
+addressType: IPv4
+ports: [{name: http, port: PORT}]
+endpoints: [{addresses: [127.0.0.1], conditions: {ready: true}}]
+---
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: pool}
+spec:
+  selector: {matchLabels: {app: outside}}
+  targetPorts: [{number: 8000}]
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: outside-0
+  labels: {app: outside}
+  annotations: {pointsman.dev/ports: "8000=PORT"}
+status: {podIP: 127.0.0.1}
+"""
+
+
+def test_servers_that_files_name_by_address_are_routed_to() -> None:
+    with model_server("tiny") as (url, _):
+        port = url.rpartition(":")[2]
+        with running("-", ports=(8080,), stdin=MANIFEST.replace("PORT", port)) as instance:
+            eventually(lambda: instance.complete(8080, "tiny").status == 200)
+            listed = instance.request(8080, "GET", "/slice/v1/models")
+            assert (listed.status, listed.json["data"][0]["id"]) == (200, "tiny")
+            assert instance.pids("pointsman modelserver --port") == {}
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [

@@ -200,6 +200,8 @@ class Workloads:
             reason, message = "UnknownImage", unknown
         elif ready < wanted:
             reasons = [entry.failure for entry in staying if entry.failure]
+            if len(self._entries) >= MAX_PODS:
+                reasons.append(f"at most {MAX_PODS} pods run on one machine")
             told = "".join(f"; {text}" for text in dict.fromkeys(reasons))
             reason, message = "PodsNotReady", f"{ready} of {wanted} pods are ready{told}"
         else:
