@@ -13,6 +13,7 @@ from pointsman.resources import (
     envoy_gateway,
     gateway_api,
     inference_extension,
+    inference_models,
     unused,
 )
 from pointsman.resources.base import Kind, Resource
@@ -33,6 +34,10 @@ USED: tuple[type[Resource], ...] = (
     inference_extension.InferencePool,
     inference_extension.InferencePoolV1Alpha2,
     inference_extension.InferenceModel,
+    inference_models.InferenceObjective,
+    inference_models.ExperimentalInferenceObjective,
+    inference_models.InferenceModelRewrite,
+    inference_models.ExperimentalInferenceModelRewrite,
     envoy_gateway.Backend,
     envoy_gateway.EnvoyExtensionPolicy,
     envoy_gateway.EnvoyPatchPolicy,
