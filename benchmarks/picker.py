@@ -21,7 +21,7 @@ from pathlib import Path
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
-from pointsman.inference.models import ServedModel, Target
+from pointsman.inference.models import PoolModels, ServedModel, Target
 from pointsman.picker.director import Director
 from pointsman.picker.endpoints.measures import Measures, read_measures
 from pointsman.picker.endpoints.table import Endpoint, Place, Table
@@ -75,7 +75,7 @@ class FixedPools(Pools):
         super().__init__(Store(), Table())
         served = ServedModel("m", 1, (Target(target, 1),), Ref("", "", "", ""))
         made = tuple(make_endpoint(number) for number in range(endpoints))
-        self.view = PoolView("default", "pool", {"m": served}, made, endpoints)
+        self.view = PoolView("default", "pool", PoolModels({"m": served}), made, endpoints)
 
     def get(self, key: str) -> PoolView | None:
         """Always the same."""

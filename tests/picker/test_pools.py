@@ -104,5 +104,5 @@ def test_models_belong_to_their_pool() -> None:
     pools = Pools(store, Table())
     pools.refresh()
     views = {view.name: view for view in pools.all()}
-    assert views["pool"].models["m"].priority == -1
+    assert views["pool"].models.exact["m"].priority == -1
     assert not views["other"].models

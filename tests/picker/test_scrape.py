@@ -124,8 +124,9 @@ def test_a_listing_is_the_pools_names_or_the_union_of_its_servers() -> None:
         {"b": {"id": "b", "root": 1}},
         {"a": {"id": "a"}, "b": {"id": "b", "root": 2}},
     ]
-    assert ids(listing(["m"], servers)) == ["m"]
+    assert ids(listing(["m"], servers, is_closed=True)) == ["m"]
     assert ids(listing([], servers)) == ["a", "b"]
+    assert ids(listing(["m"], servers)) == ["a", "b", "m"]
     assert listing([], []) is None
 
 

@@ -42,6 +42,11 @@ POOL_METADATA = "x-pointsman-pool"
 """gRPC initial metadata by which our gateway tells our picker which pool is meant
 (`namespace/name`). Foreign gateways do not send it; the picker then serves its `-poolName`."""
 
+TRUST_METADATA = "x-pointsman-trust-objective"
+"""gRPC initial metadata by which our gateway says whether the route believes the objective that a
+request names (`true`). Without it the header is removed and means nothing: a client that could
+choose its own priority would."""
+
 PICK_NAMESPACE = "pointsman"
 """Dynamic metadata namespace in which our picker leaves what the access log brings back to it."""
 

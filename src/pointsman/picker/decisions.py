@@ -55,6 +55,7 @@ class Decision:
             "model": self.model,
             "target": self.wanted.model,
             "priority": self.wanted.priority,
+            "objective": self.wanted.objective,
             "prompt_tokens": self.wanted.prompt_tokens,
             "endpoints": list(self.endpoints),
             "status": self.status,

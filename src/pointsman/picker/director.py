@@ -95,10 +95,18 @@ class Director:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def decide(self, pool: str, request: Decide, *, is_logged: bool = False) -> Picked:
+    def decide(
+        self,
+        pool: str,
+        request: Decide,
+        *,
+        is_logged: bool = False,
+        trusts_objective: bool = False,
+    ) -> Picked:
         """Answer a request, and reserve what it will cost.
 
         With `is_logged` its gateway sends access log entries; the pick gets a number for them.
+        With `trusts_objective` the request's own word on its objective counts.
         """
         started = time.perf_counter()
         view = self.pools.get(pool)
@@ -113,10 +121,15 @@ class Director:
         try:
             view = _require(view, pool)
             if ask.api is Api.MODELS and request.headers.get(":method") == "GET":
-                models = listing(view.models, (endpoint.models for endpoint in view.endpoints))
+                models = listing(
+                    view.models.exact,
+                    (endpoint.models for endpoint in view.endpoints),
+                    is_closed=view.models.is_closed,
+                )
                 if models is not None:
                     return Picked(Respond(models), ask)
-            wanted = self._wanted(view, ask)
+            objective = _objective(request.headers) if trusts_objective else ""
+            wanted = self._wanted(view, ask, objective)
             candidates = _candidates(view, request.metadata)
             self._let_pass(view, wanted)
             profile = self._profile(request.headers)
@@ -167,15 +180,13 @@ class Director:
         return profile
 
     def _let_pass(self, view: PoolView, wanted: Wanted) -> None:
-        # Where no model was given a criticality, nobody was said to be less important than others,
-        # and a queue at the model server is better than an error.
-        if wanted.priority > 0 or not view.models:
-            return
-        if self.config.detector(view.endpoints) >= 1.0:
+        # Where nobody was said to be less important than others, a queue at the model server is
+        # better than an error.
+        if wanted.gives_way and self.config.detector(view.endpoints) >= 1.0:
             raise RefusedError(
                 ApiError(
                     429,
-                    "The model servers are saturated, and this request's priority is not critical.",
+                    "The model servers are saturated, and this request's priority is too low.",
                     "rate_limited",
                     None,
                     RETRY_AFTER_S,
@@ -195,21 +206,34 @@ class Director:
         context = wanted.prompt_tokens + expected_answer(wanted.max_tokens)
         return chosen.reserve(wanted.uncached_tokens(chosen.address), context)
 
-    def _wanted(self, view: PoolView, ask: Ask) -> Wanted:
-        if ask.model is None or not view.models:
-            return Wanted(ask.model, 0, ask.prompt_tokens, ask.max_tokens)
-        served = view.models.get(ask.model)
-        if served is None:
-            raise RefusedError(
-                ApiError(
-                    404,
-                    f"The model '{ask.model[:256]}' is not served here.",
-                    "model_not_found",
-                    "model",
+    def _wanted(self, view: PoolView, ask: Ask, objective: str) -> Wanted:
+        target, priority, gives_way = ask.model, 0, False
+        if ask.model is not None and view.models:
+            served = view.models.meaning(ask.model)
+            if served is None:
+                raise RefusedError(
+                    ApiError(
+                        404,
+                        f"The model '{ask.model[:256]}' is not served here.",
+                        "model_not_found",
+                        "model",
+                    )
                 )
-            )
-        target = served.draw(self._rng)
-        return Wanted(target, served.priority, ask.prompt_tokens, ask.max_tokens)
+            target = served.draw(self._rng)
+            priority, gives_way = served.priority, served.gives_way
+        said = view.models.objectives.get(objective)
+        if said is None:
+            objective = ""
+        else:
+            priority, gives_way = said, said < 0
+        return Wanted(
+            target,
+            priority,
+            ask.prompt_tokens,
+            ask.max_tokens,
+            gives_way=gives_way,
+            objective=objective,
+        )
 
     def _record(
         self,
@@ -243,6 +267,11 @@ class Director:
                 duration_us=(time.perf_counter() - started) * 1e6,
             )
         )
+
+
+def _objective(headers: Mapping[str, str]) -> str:
+    """The objective that a request names; "" for none."""
+    return next((headers[name] for name in OBJECTIVE_NAMES if name in headers), "")
 
 
 def _require(view: PoolView | None, pool: str) -> PoolView:

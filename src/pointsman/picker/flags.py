@@ -48,6 +48,8 @@ class Options:
     """An EndpointPickerConfig; read again when it changes."""
     config_text: str = ""
     """The same, in the command line."""
+    trust_objective_header: bool = True
+    """Of gateways that are not ours: whether a request's own objective counts."""
     ignored: tuple[str, ...] = field(default=())
     """Flags that were given and change nothing."""
 
@@ -141,6 +143,10 @@ _FLAGS: tuple[tuple[tuple[str, ...], _Flag], ...] = (
     (("listen",), _Flag("listen", _address, "unix:PATH or host:port for all pools, no TLS")),
     (("feed",), _Flag("feed", _unix_path, "unix:PATH of the process that has the objects")),
     (("admin-socket",), _Flag("admin_socket", _unix_path, "PATH of the admin socket")),
+    (
+        ("trust-objective-header",),
+        _Flag("trust_objective_header", _boolean, "believe objectives from foreign gateways"),
+    ),
     (
         ("exit-with-parent",),
         _Flag("exit_with_parent", _boolean, "drain and exit when stdin ends"),

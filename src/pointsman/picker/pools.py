@@ -6,11 +6,11 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pointsman.inference.models import ServedModel, served_models
+from pointsman.inference.models import PoolModels, pool_models
 from pointsman.inference.pools import pools
 from pointsman.picker.endpoints.table import Endpoint, Place, Table
 from pointsman.resources.core import Pod, pod_address, pod_is_ready
-from pointsman.resources.inference_extension import InferenceModel, InferencePool
+from pointsman.resources.inference_extension import InferencePool
 from pointsman.resources.selectors import labels_match
 from pointsman.store import Store
 
@@ -29,7 +29,7 @@ class PoolView:
 
     namespace: str
     name: str
-    models: Mapping[str, ServedModel]
+    models: PoolModels
     endpoints: tuple[Endpoint, ...]
     pods: int
     """Pods that are ready."""
@@ -75,7 +75,6 @@ class Pools:
         came, went = self._table.replace(
             item for places in members.values() for item in places.values()
         )
-        models = self._store.list(InferenceModel)
         views: dict[str, PoolView] = {}
         for key, pool in found.items():
             namespace, name = pool.metadata.namespace, pool.metadata.name
@@ -83,7 +82,7 @@ class Pools:
             views[key] = PoolView(
                 namespace,
                 name,
-                served_models(models, namespace, name),
+                pool_models(self._store, namespace, name),
                 tuple(endpoint for endpoint in endpoints if endpoint is not None),
                 len({place.pod for place, _ in members[key].values()}),
             )

@@ -37,6 +37,12 @@ from pointsman.resources.inference_extension import (
     InferencePool,
     InferencePoolV1Alpha2,
 )
+from pointsman.resources.inference_models import (
+    ExperimentalInferenceModelRewrite,
+    ExperimentalInferenceObjective,
+    InferenceModelRewrite,
+    InferenceObjective,
+)
 from pointsman.sources import Source
 from pointsman.sources.feed import FeedSource
 from pointsman.store import Store
@@ -45,7 +51,16 @@ from pointsman.wire.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
-KINDS: tuple[type[Resource], ...] = (Pod, InferencePool, InferencePoolV1Alpha2, InferenceModel)
+KINDS: tuple[type[Resource], ...] = (
+    Pod,
+    InferencePool,
+    InferencePoolV1Alpha2,
+    InferenceModel,
+    InferenceObjective,
+    ExperimentalInferenceObjective,
+    InferenceModelRewrite,
+    ExperimentalInferenceModelRewrite,
+)
 """What the picker needs to know of."""
 
 HEALTH_SERVICES = frozenset(
@@ -92,6 +107,7 @@ class Picker:
             self.director,
             self.report,
             default_pool=self.default_pool,
+            trusts_foreign_objectives=options.trust_objective_header,
             mode_without_config=mode_without_config(os.environ.get("USE_STREAMING")),
             later=lambda seconds, action: asyncio.get_running_loop().call_later(seconds, action),
         )

@@ -14,7 +14,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf.message import DecodeError
 
 from pointsman.inference.errors import ApiError
-from pointsman.inference.headers import POOL_METADATA
+from pointsman.inference.headers import POOL_METADATA, TRUST_METADATA
 from pointsman.picker.director import Director
 from pointsman.picker.endpoints.table import Reservation
 from pointsman.picker.extproc.answers import Refuse
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 PROCESS = b"/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 _POOL_METADATA = POOL_METADATA.encode()
+_TRUST_METADATA = TRUST_METADATA.encode()
 MAX_STREAMS = 100_000
 """On all connections together; our own gateway holds one for each request under way."""
 MAX_HELD_BYTES = 1024 * 1024 * 1024
@@ -58,6 +59,7 @@ class ExtProc:
         *,
         default_pool: str | None = None,
         mode_without_config: Mode = Mode.FULL_DUPLEX_STREAMED,
+        trusts_foreign_objectives: bool = True,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
@@ -71,6 +73,7 @@ class ExtProc:
         self.later = later
         """Calls a function after some seconds; without it nothing lingers."""
         self._default_pool = default_pool
+        self._trusts_foreign_objectives = trusts_foreign_objectives
         self._ours = Assumptions(mode_without_config, takes_lists=True)
         self._foreign = Assumptions(mode_without_config)
         self._streams: set[Stream] = set()
@@ -99,7 +102,12 @@ class ExtProc:
         named = responder.header(_POOL_METADATA)
         pool = named.decode("utf-8", "replace") if named is not None else self._default_pool
         assumptions = self._ours if named is not None else self._foreign
-        stream = Stream(self, responder, pool or "", assumptions)
+        trusts = (
+            responder.header(_TRUST_METADATA) == b"true"
+            if named is not None
+            else self._trusts_foreign_objectives
+        )
+        stream = Stream(self, responder, pool or "", assumptions, trusts_objective=trusts)
         self.unended_streams += 1
         if len(self._streams) >= MAX_STREAMS:
             stream.finish(Status.RESOURCE_EXHAUSTED, "too many streams are open")
@@ -126,14 +134,22 @@ class Stream:
         "_responder",
         "_service",
         "_started",
+        "_trusts_objective",
     )
 
     def __init__(
-        self, service: ExtProc, responder: Responder, pool: str, assumptions: Assumptions
+        self,
+        service: ExtProc,
+        responder: Responder,
+        pool: str,
+        assumptions: Assumptions,
+        *,
+        trusts_objective: bool = False,
     ) -> None:
         self._service = service
         self._responder = responder
         self._pool = pool
+        self._trusts_objective = trusts_objective
         self._machine = Machine(assumptions)
         self._held_bytes = 0
         self._labels: Labels | None = None
@@ -182,7 +198,12 @@ class Stream:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Decide):
-            picked = self._service.director.decide(self._pool, event, is_logged=self._is_ours)
+            picked = self._service.director.decide(
+                self._pool,
+                event,
+                is_logged=self._is_ours,
+                trusts_objective=self._trusts_objective,
+            )
             self._picked_at = self._service.clock()
             self._reservation = picked.reservation
             # The outcome holds the body; a stream keeps only what its end needs.

@@ -28,17 +28,21 @@ def read_listing(body: bytes) -> dict[str, Mapping[str, Any]] | None:
 
 
 def listing(
-    names: Iterable[str], servers: Iterable[Mapping[str, Mapping[str, Any]]]
+    names: Iterable[str],
+    servers: Iterable[Mapping[str, Mapping[str, Any]]],
+    *,
+    is_closed: bool = False,
 ) -> bytes | None:
-    """The answer for a pool: its own model names if it has any, else all that its servers list.
+    """The answer for a pool: the names that its objects give, and those that its servers list.
 
+    Without the latter where the pool is closed to names that it does not know.
     None where neither is known; the request then goes to a server.
     """
     found: dict[str, Mapping[str, Any]] = {
         name: {"id": name, "object": "model", "created": 0, "owned_by": "pointsman"}
         for name in names
     }
-    if not found:
+    if not is_closed:
         for server in servers:
             for name, item in server.items():
                 found.setdefault(name, item)

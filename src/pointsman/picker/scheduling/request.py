@@ -24,6 +24,10 @@ class Wanted:
     """A number from [0, 1) that is drawn once for each request: what explores, explores by it."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The request's headers, where the configuration schedules by headers; else empty."""
+    gives_way: bool = False
+    """Whether it is turned away while the pool is saturated."""
+    objective: str = ""
+    """The objective that its priority is from, if it is from one."""
 
     def uncached_tokens(self, address: str) -> int:
         """What a server would have to read of the prompt."""
