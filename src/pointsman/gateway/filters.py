@@ -122,18 +122,19 @@ def redirect_action(
     """The redirect in Envoy's words, of a request that came by `scheme` to `port`.
 
     Rule (Gateway API, HTTPRequestRedirectFilter.port): the port is the one given, or else the
-    well-known one of the scheme given, or else the listener's; a well-known one need not be told.
+    well-known one of the scheme given, or else the listener's; a well-known one is better not told.
     """
     action = route_pb2.RedirectAction(response_code=_REDIRECT_CODES[redirect.status_code])
     if redirect.scheme is not None:
         action.scheme_redirect = redirect.scheme
     if redirect.hostname is not None:
         action.host_redirect = redirect.hostname
-    known = _WELL_KNOWN_PORTS.get(redirect.scheme or "")
-    if redirect.port is not None or known is not None:
-        action.port_redirect = redirect.port or known or 0
-    elif port != _WELL_KNOWN_PORTS[scheme]:
-        action.port_redirect = port
+    wanted = redirect.port or _WELL_KNOWN_PORTS.get(redirect.scheme or "", port)
+    is_well_known = wanted == _WELL_KNOWN_PORTS[redirect.scheme or scheme]
+    # The host that the client named stays, and with it a port that may be another.
+    keeps_host = redirect.hostname is None
+    if not is_well_known or (keeps_host and (redirect.scheme or redirect.port)):
+        action.port_redirect = wanted
     if redirect.path is not None:
         if redirect.path.replace_full_path is not None:
             action.path_redirect = redirect.path.replace_full_path
