@@ -29,9 +29,7 @@ from pointsman.store import Store
 
 Status = dict[str, Any]
 
-SUPPORTED_KINDS = tuple(
-    {"group": cls.KIND.group, "kind": cls.KIND.kind} for cls in (HTTPRoute, GRPCRoute)
-)
+SUPPORTED_KINDS = tuple((cls.KIND.group, cls.KIND.kind) for cls in (HTTPRoute, GRPCRoute))
 BIND_ERROR = "cannot bind"
 """How Envoy's message begins where a port is taken or not allowed."""
 
@@ -167,7 +165,11 @@ def _listener(
     return {
         "name": item.spec.name,
         "attachedRoutes": len(routes),
-        "supportedKinds": [dict(kind) for kind in SUPPORTED_KINDS],
+        "supportedKinds": [
+            {"group": group, "kind": kind}
+            for group, kind in SUPPORTED_KINDS
+            if not _allowed_kinds(item) or (group, kind) in _allowed_kinds(item)
+        ],
         "conditions": found,
     }
 
@@ -186,7 +188,16 @@ def _listener_refs(item: attachment.BoundListener) -> dict[str, Any]:
     if isinstance(item.certificates, Unresolved):
         problem = item.certificates
         return conditions.refs_unresolved(item.gateway, problem.reason, problem.message)
+    unknown = [kind for group, kind in _allowed_kinds(item) if (group, kind) not in SUPPORTED_KINDS]
+    if unknown:
+        message = f"Routes that cannot attach to a listener here: {', '.join(unknown)}"
+        return conditions.refs_unresolved(item.gateway, "InvalidRouteKinds", message)
     return conditions.refs_resolved(item.gateway, conditions.LISTENER_REFS_RESOLVED)
+
+
+def _allowed_kinds(item: attachment.BoundListener) -> list[tuple[str, str]]:
+    """Group and kind of the routes that a listener names; none where it takes any."""
+    return [(each.group, each.kind) for each in item.spec.allowed_routes.kinds]
 
 
 def _routes(
