@@ -15,6 +15,7 @@ _COMMANDS = {
     "translate": ("pointsman.cli.translate", "translate_command"),
     "get": ("pointsman.cli.get", "get"),
     "status": ("pointsman.cli.status", "status"),
+    "explain": ("pointsman.cli.explain", "explain"),
     "wait": ("pointsman.cli.wait", "wait"),
     "logs": ("pointsman.cli.logs", "logs"),
     "api-resources": ("pointsman.cli.api_resources", "api_resources"),

@@ -62,22 +62,28 @@ class Decision:
             "reason": self.reason,
             "duration_us": round(self.duration_us, 1),
             "candidates_total": self.candidates_total,
-            "candidates": [_shown(candidate) for candidate in self.candidates],
+            "candidates": [
+                _shown(each, self.wanted.cached_tokens.get(each.address, 0))
+                for each in self.candidates
+            ],
         }
         if self.candidates and profile is not None:
             explanation = explain(profile, self.candidates, self.wanted)
             shown["dropped"] = explanation.dropped
+            shown["rules"] = explanation.rules
+            shown["weights"] = explanation.weights
             shown["scores"] = explanation.scores
             shown["totals"] = explanation.totals
         return shown
 
 
-def _shown(candidate: Seen) -> dict[str, Any]:
+def _shown(candidate: Seen, cached_tokens: int) -> dict[str, Any]:
     measures = candidate.measures
     return {
         "endpoint": candidate.address,
         "in_flight": candidate.requests,
         "tokens": candidate.tokens,
+        "cached_tokens": cached_tokens,
         "queue": measures.waiting if measures is not None else None,
         "running": measures.running if measures is not None else None,
         "kv_cache": measures.kv_cache if measures is not None else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from heapq import nlargest
 from typing import Protocol
 
@@ -83,6 +84,10 @@ class Explanation:
 
     dropped: dict[str, list[str]] = field(default_factory=dict)
     """Filter to the addresses that it dropped."""
+    rules: dict[str, str] = field(default_factory=dict)
+    """Filter to what it keeps, in words."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Scorer to what its score counts."""
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     """Address to scorer to score, before weights."""
     totals: dict[str, float] = field(default_factory=dict)
@@ -120,15 +125,23 @@ def explain(profile: Profile, candidates: Sequence[Loaded], wanted: Wanted) -> E
         kept = step.apply(left, wanted)
         names = {endpoint.address for endpoint in kept}
         explanation.dropped[step.name] = [e.address for e in left if e.address not in names]
+        explanation.rules[step.name] = _rule(step.apply)
         left = kept
     for endpoint in left:
         explanation.scores[endpoint.address] = {}
     for scorer in profile.scorers:
+        explanation.weights[scorer.name] = scorer.weight
         for endpoint, score in zip(left, scorer.score(left, wanted), strict=True):
             explanation.scores[endpoint.address][scorer.name] = _clamped(score)
     for endpoint, total in zip(left, _totals(profile, left, wanted), strict=True):
         explanation.totals[endpoint.address] = total
     return explanation
+
+
+def _rule(apply: Filter) -> str:
+    """The first line of a filter's docstring: what it keeps."""
+    text = (apply.func if isinstance(apply, partial) else apply).__doc__ or ""
+    return text.strip().partition("\n")[0]
 
 
 def _totals(profile: Profile, left: Sequence[Loaded], wanted: Wanted) -> list[float]:
