@@ -58,6 +58,59 @@ def test_other_names_and_odd_values(
     assert (found.waiting, found.running, found.kv_cache) == expected
 
 
+TRITON = b"""\
+# TYPE nv_inference_pending_request_count gauge
+nv_inference_pending_request_count{model="a",version="1"} 77
+nv_trt_llm_request_metrics{model="a",request_type="waiting",version="1"} 3
+nv_trt_llm_request_metrics{model="b",request_type="waiting",version="1"} 4
+nv_trt_llm_request_metrics{model="a",request_type="scheduled",version="1"} 8
+nv_trt_llm_request_metrics{model="a",request_type="max",version="1"} 512
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="a",version="1"} 0.5
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="fraction",model="b",version="1"} 0.75
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="tokens_per",model="a",version="1"} 64
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="a",version="1"} 6239
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="tokens_per",model="b",version="1"} 32
+nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="b",version="1"} 10
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (TRITON, (7, 8, 0.625, 64 * 6239 + 320)),
+        (b'nv_inference_pending_request_count{model="a"} 2\nnv_inference_exec_count 9', (2, None)),
+        (b"tgi_queue_size 7\ntgi_batch_current_size 4\n", (7, 4, None, None)),
+        (b"llamacpp:requests_processing 4\nllamacpp:requests_deferred 8\n", (8, 4, None, None)),
+        (
+            b"trtllm_num_requests_running 2\ntrtllm_kv_cache_utilization 0.5\n"
+            b"trtllm_kv_cache_tokens_per_block 32\ntrtllm_kv_cache_max_blocks 100\n",
+            (None, 2, 0.5, 3200),
+        ),
+        (
+            b"trtllm_num_requests_running 2\ntrtllm_kv_cache_tokens_per_block NaN\n"
+            b"trtllm_kv_cache_max_blocks 1e300\n",
+            (None, 2, None, None),
+        ),
+    ],
+)
+def test_other_servers(text: bytes, expected: tuple[float | None, ...]) -> None:
+    found = read_measures(text, 0.0)
+    assert found is not None
+    read = (found.waiting, found.running, found.kv_cache, found.kv_cache_tokens)
+    assert read[: len(expected)] == expected
+
+
+def test_engines_in_one_server_are_added_up_and_their_cache_shares_averaged() -> None:
+    one = (
+        "sglang:num_queue_reqs{%s} 1\nsglang:num_running_reqs{%s} 2\nsglang:token_usage{%s} 0.%d\n"
+    )
+    text = "".join(one % (*(f'dp_rank="{rank}"',) * 3, rank) for rank in (2, 4, 6))
+    found = read_measures(text.encode(), 0.0)
+    assert found is not None
+    assert (found.waiting, found.running) == (3, 6)
+    assert found.kv_cache == pytest.approx(0.4)
+
+
 def test_a_text_without_any_known_name_says_nothing() -> None:
     assert read_measures(b"up 1\n# vllm:num_requests_waiting 3\n", 0.0) is None
 

@@ -1,7 +1,8 @@
 """What a model server says of itself in its metrics, read from the few lines that matter.
 
-The text of a real vLLM is 50 KB and more; it is never parsed as a whole. Each needed name is looked
-for as bytes at the beginning of a line, and only its lines are read. The rules:
+The text of a real vLLM is 50 KB and more; it is never parsed as a whole. Which kind of server it is
+shows by the names that are found. Each needed name is looked for as bytes at the beginning of a
+line, and only its lines are read. The rules:
 
 - Several series of one name (data parallel engines) are added up; of KV cache shares the mean.
 - Of `vllm:lora_requests_info` the series with the largest value counts: vLLM keeps one for each
@@ -16,11 +17,13 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pointsman.inference.metrics import ENGINES, EngineMetrics
+from pointsman.inference.metrics import ENGINES, EngineMetrics, Metric
 
 MAX_SERIES = 256
 """Of one name; more are not looked at."""
 MAX_ADAPTERS = 1_024
+MAX_KV_CACHE_TOKENS = 1e15
+"""What is said to be larger, or not a number, is not believed."""
 
 _LABEL = re.compile(rb'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 
@@ -138,12 +141,19 @@ def read_measures(text: bytes, at: float, own_requests: int = 0) -> Measures | N
     )
 
 
-def _first(text: bytes, names: tuple[str, ...]) -> list[Series]:
-    for name in names:
-        found = list(series(text, name.encode()))
+def _first(text: bytes, metrics: tuple[Metric, ...]) -> list[Series]:
+    for metric in metrics:
+        found = list(_selected(text, metric))
         if found:
             return found
     return []
+
+
+def _selected(text: bytes, metric: Metric) -> Iterator[Series]:
+    label = metric.label.encode()
+    for item in series(text, metric.name.encode()):
+        if not label or item.label(label) == metric.value:
+            yield item
 
 
 def _count(found: list[Series]) -> int | None:
@@ -182,7 +192,7 @@ def _names(text: str | None) -> frozenset[str]:
 
 def _kv_cache_tokens(text: bytes, names: EngineMetrics) -> int | None:
     if names.cache_config is None:
-        return None
+        return _blocks_times_tokens(text, names)
     total = 0
     for item in series(text, names.cache_config.encode()):
         tokens = _number(item.label(b"kv_cache_size_tokens"))
@@ -192,6 +202,15 @@ def _kv_cache_tokens(text: bytes, names: EngineMetrics) -> int | None:
             )
         total += tokens or 0
     return total or None
+
+
+def _blocks_times_tokens(text: bytes, names: EngineMetrics) -> int | None:
+    """The size where it is in values; of several engines, those of one place belong together."""
+    if names.block_tokens is None or names.blocks is None:
+        return None
+    pairs = zip(_selected(text, names.block_tokens), _selected(text, names.blocks), strict=False)
+    sizes = [tokens.value * blocks.value for tokens, blocks in pairs]
+    return sum(int(size) for size in sizes if 0 < size < MAX_KV_CACHE_TOKENS) or None
 
 
 def _product(label: Callable[[bytes], str | None], names: tuple[bytes, bytes]) -> int | None:
