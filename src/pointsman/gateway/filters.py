@@ -49,12 +49,13 @@ _UNCHANGEABLE = frozenset({"", "host"})
 
 
 def unserved(filters: Sequence[CommonFilter], served: frozenset[str]) -> Iterator[str]:
-    """What of `filters` is not served, in words."""
-    for item in filters:
+    """What of `filters` is not served: where, and in words."""
+    for position, item in enumerate(filters):
+        where = f"filters[{position}]: {item.type}"
         if item.type not in served:
-            yield f"filter {item.type}"
+            yield where
         else:
-            yield from (f"filter {item.type}: {text}" for text in _problems(item))
+            yield from (f"{where}: {text}" for text in _problems(item))
 
 
 def redirect_of(filters: Sequence[CommonFilter]) -> RequestRedirect | None:

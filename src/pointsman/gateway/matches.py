@@ -29,6 +29,8 @@ from pointsman.resources.gateway_api import (
 REGULAR_EXPRESSION = "RegularExpression"
 _PATH_RANK = {"Exact": 0, REGULAR_EXPRESSION: 1, "PathPrefix": 2}
 _ANY_NAME = "[^/]+"
+_SHOWN_CHARACTERS = 60
+"""Of an expression that is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +141,4 @@ def _expressions(matches: Sequence[HeaderMatch | QueryParamMatch]) -> Iterator[s
 def _problems(expressions: Sequence[str]) -> Iterator[str]:
     for text in expressions:
         if problem := regexes.problem(text):
-            yield f"regular expression {text!r}: {problem}"
+            yield f"regular expression {text[:_SHOWN_CHARACTERS]!r}: {problem}"

@@ -148,7 +148,9 @@ def _follow(route: Route, index: int, spec: RouteRule | GRPCRouteRule, resolver:
         for position, item in filters.mirrors_of(spec.filters)
     )
     matches = _matches(spec)
-    unserved = tuple(dict.fromkeys(_unserved(spec, matches, backends, mirrors)))
+    unserved = tuple(
+        f"rules[{index}].{text}" for text in _unserved(spec, matches, backends, mirrors)
+    )
     if isinstance(spec, GRPCRouteRule):
         return Rule(route, index, matches, spec.filters, backends, mirrors, unsupported=unserved)
     return Rule(
@@ -177,30 +179,31 @@ def _unserved(
     backends: Sequence[RuleBackend],
     mirrors: Sequence[Mirror],
 ) -> Iterator[str]:
-    for match in matches:
-        yield from match.problems
+    """Where in the rule, and in words."""
+    for position, match in enumerate(matches):
+        yield from (f"matches[{position}]: {text}" for text in match.problems)
     yield from filters.unserved(spec.filters, filters.OF_RULES)
     weighted = [item for item in backends if item.ref.weight > 0]
     # What one backend gets is what the rule gets, so more can be done to it.
     alone = filters.OF_BACKENDS | {"URLRewrite"} if len(weighted) == 1 else filters.OF_BACKENDS
     for backend in backends:
         for text in filters.unserved(backend.ref.filters, alone):
-            yield f"{text} of a backendRef"
-    found_pools = [
-        item.found.pool
-        for item in backends
-        if isinstance(item.found, Destination) and item.found.pool is not None
-    ]
-    if any(isinstance(item.found, Destination) and item.found.pool for item in mirrors):
-        yield "filter RequestMirror to an InferencePool"
+            yield f"backendRefs[{backend.index}].{text}"
+    for mirror in mirrors:
+        if isinstance(mirror.found, Destination) and mirror.found.pool is not None:
+            yield f"filters[{mirror.index}]: RequestMirror to an InferencePool"
     if isinstance(spec, GRPCRouteRule):
-        destinations = [item.found for item in backends if isinstance(item.found, Destination)]
-        if any(item.pool is not None and not item.is_http2 for item in destinations):
-            yield "calls to an InferencePool whose appProtocol is not kubernetes.io/h2c"
+        for backend in backends:
+            found = backend.found
+            if isinstance(found, Destination) and found.pool is not None and not found.is_http2:
+                yield f"backendRefs[{backend.index}]: calls to an InferencePool without h2c"
     elif spec.session_persistence is not None:
         yield from sessions.unserved(spec.session_persistence)
-        if found_pools:
-            yield "sessionPersistence of an InferencePool"
+        found_ones = [item for item in weighted if isinstance(item.found, Destination)]
+        if any(not _is_plain(item.found) for item in found_ones):
+            yield "sessionPersistence: of an InferencePool"
+        elif len(found_ones) > 1 and not _fit_one_cluster(found_ones, is_grpc=False):
+            yield "sessionPersistence: of backends that need a cluster each"
 
 
 def rule_clusters(rule: Rule) -> list[EnvoyResource]:
@@ -318,10 +321,13 @@ def _is_plain(found: Resolution) -> bool:
 
 
 def _shares_cluster(rule: Rule) -> bool:
-    """All backends fit into one cluster: plain, resolved, alike, without own filters."""
-    targets = _weighted(rule)
+    return _fit_one_cluster(_weighted(rule), rule.is_grpc)
+
+
+def _fit_one_cluster(targets: Sequence[RuleBackend], is_grpc: bool) -> bool:
+    """All fit into one cluster: plain, resolved, alike, without own filters."""
     kinds = {
-        (item.found.needs_dns, item.found.is_http2 or rule.is_grpc)
+        (item.found.needs_dns, item.found.is_http2 or is_grpc)
         for item in targets
         if isinstance(item.found, Destination)
     }

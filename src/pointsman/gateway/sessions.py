@@ -33,7 +33,7 @@ def unserved(spec: SessionPersistence) -> list[str]:
     if spec.idle_timeout is not None:
         found.append("sessionPersistence.idleTimeout")
     if spec.absolute_timeout is not None and not _is_permanent(spec):
-        found.append("sessionPersistence.absoluteTimeout but of a cookie that is Permanent")
+        found.append("sessionPersistence.absoluteTimeout: of anything but a Permanent cookie")
     if spec.session_name and not _TOKEN.fullmatch(spec.session_name):
         found.append(f"sessionPersistence.sessionName {spec.session_name!r}")
     return found

@@ -244,7 +244,7 @@ def _route_conditions(
     if item.refusal is not None:
         accepted = conditions.not_accepted(route, *item.refusal)
     elif unsupported:
-        message = f"Not supported: {', '.join(dict.fromkeys(unsupported))}"
+        message = f"Not supported: {'; '.join(unsupported)}"
         accepted = conditions.not_accepted(route, "UnsupportedValue", message)
     else:
         accepted = conditions.accepted(route, conditions.ROUTE_ACCEPTED)

@@ -49,6 +49,8 @@ def route_configuration(
     for attachment in attachments:
         extension = extensions.of(attachment.route.ref, attachment.listener.gateway.ref)
         for hostname in attachment.hostnames:
+            if not _owns(attachment.listener, hostname, bound):
+                continue
             host = hosts.setdefault(hostname, _VirtualHost(attachment.listener, hostname))
             for rule in rules_of[attachment.route.ref]:
                 host.entries.update(_routes(rule, hostname, extension, door, picker_of))
@@ -72,6 +74,15 @@ def _virtual_host(host: _VirtualHost) -> components_pb2.VirtualHost:
         domains=[host.hostname],
         metadata=_metadata(gateway, sectionName=host.listener.spec.name),
         routes=[route for _, route in sorted(host.entries.values(), key=lambda entry: entry[0])],
+    )
+
+
+def _owns(listener: BoundListener, hostname: str, bound: Sequence[BoundListener]) -> bool:
+    """No narrower listener of the port takes the hostname: a request belongs to one listener."""
+    rank = hostnames.specificity(listener.hostname)
+    return not any(
+        hostnames.specificity(other.hostname) < rank and hostnames.covers(other.hostname, hostname)
+        for other in bound
     )
 
 
