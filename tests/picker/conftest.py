@@ -23,7 +23,7 @@ from hypothesis import settings
 
 from pointsman.picker.flags import Options
 from pointsman.picker.process import Picker
-from pointsman.resources.base import Ref, Resource
+from pointsman.resources.base import Resource
 from pointsman.resources.parse import parse_object
 from pointsman.store import Store
 
@@ -97,9 +97,6 @@ class Objects:
 
     async def follow(self) -> None:
         await asyncio.Event().wait()
-
-    async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
-        raise NotImplementedError
 
 
 class Running:

@@ -1,7 +1,7 @@
 """Where objects come from and where their conditions go back to.
 
 Every source (files, a Kubernetes API server, another Pointsman process) has the same shape, and a
-composition root runs the one that its command is for.
+composition root runs the one that its command is for. Those that own the objects write statuses.
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ from typing import Any, Protocol
 from pointsman.resources.base import Ref
 from pointsman.store import Change, Store
 
-__all__ = ["Source", "apply_status"]
+__all__ = ["Source", "StatusWriter", "apply_status"]
 
 
 class Source(Protocol):
-    """Keeps a store as the world is, and takes statuses back to where the objects came from."""
+    """Keeps a store as the world is."""
 
     async def start(self) -> None:
         """Returns when everything that exists now is in the store."""
 
     async def follow(self) -> None:
         """Keeps the store current until it is cancelled; call after `start`."""
+
+
+class StatusWriter(Protocol):
+    """Takes statuses back to where the objects came from.
+
+    A source of those who own the objects is one too. A feed is not: the process that it comes from
+    has the objects, and writes their statuses.
+    """
 
     async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
         """Takes a status back; the object may be gone by then, which is no error."""

@@ -5,7 +5,8 @@ with one JSON object a line: `{"type": "ADDED" | "MODIFIED" | "DELETED", "object
 that exists, then `{"type": "SYNCED"}`, then changes for ever, with `{"type": "HEARTBEAT"}` when
 nothing happens. A line that does not come for `SILENCE_S` means that the other side is gone: the
 store keeps what it has, and the feed is asked for again, with a growing pause. After each SYNCED
-the objects that were not seen again are taken out.
+the objects that were not seen again are taken out. A feed goes one way: statuses are written where
+the objects are.
 """
 
 from __future__ import annotations
@@ -66,10 +67,6 @@ class FeedSource:
             await self._task
         finally:
             self._task.cancel()
-
-    async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
-        """A feed goes one way: the process that has the objects writes their statuses."""
-        raise NotImplementedError(f"the status of {ref} is written where the object is")
 
     async def _run(self) -> None:
         pause_s = FIRST_PAUSE_S
