@@ -233,6 +233,91 @@ GRPC_RULES = some(
 )
 
 
+PORT_NUMBERS = st.sampled_from([80, 8080, 65535])
+POOLS = st.fixed_dictionaries(
+    {
+        "selector": st.sampled_from([{"matchLabels": {"app": "web"}}, {"matchLabels": {"a": "b"}}]),
+        "targetPorts": st.lists(PORT_NUMBERS, min_size=1, max_size=3, unique=True).map(
+            lambda ports: [{"number": port} for port in ports]
+        ),
+    },
+    optional={
+        "appProtocol": st.sampled_from(["http", "kubernetes.io/h2c"]),
+        "endpointPickerRef": st.builds(
+            lambda name, port, mode: {"name": name, "port": {"number": port}, "failureMode": mode},
+            st.sampled_from(["web", "sliced", "gone"]),
+            PORT_NUMBERS,
+            st.sampled_from(["FailOpen", "FailClose"]),
+        ),
+    },
+)
+ADDRESSES = st.sampled_from(
+    ["10.0.0.1", "::1", "2001:db8::1", "fe80::1%eth0", "010.0.0.1", "::ffff:10.0.0.1", "a.example",
+     "", "0.0.0.0"]
+)  # fmt: skip
+PODS = st.builds(
+    lambda address, port: {
+        "metadata": {"labels": {"app": "web"}, "annotations": {"pointsman.dev/ports": port}},
+        "status": {"podIP": address},
+    },
+    ADDRESSES,
+    st.sampled_from(["80=8080", "80=0", "80=99999", "=", ""]),
+)
+SLICES = st.builds(
+    lambda addresses, ports: {
+        "metadata": {"labels": {"kubernetes.io/service-name": "sliced"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [item]} for item in addresses],
+        "ports": ports,
+    },
+    st.lists(ADDRESSES, max_size=3),
+    st.lists(some(name=st.sampled_from(["http", ""]), port=PORT_NUMBERS), max_size=2),
+)
+BODIES = st.sampled_from(["Streamed", "Buffered", "BufferedPartial", "FullDuplexStreamed"])
+PROCESSORS = some(
+    backendRefs=st.lists(TARGETS, max_size=2),
+    messageTimeout=DURATIONS,
+    failOpen=st.booleans(),
+    processingMode=some(request=some(body=BODIES), response=some(body=BODIES)),
+    backendSettings=some(
+        timeout=some(tcp=some(connectTimeout=DURATIONS)),
+        circuitBreaker=some(maxConnections=st.sampled_from([0, 2**32 - 1])),
+    ),
+)
+POLICIES = st.builds(
+    lambda kind, name, processors: {
+        "targetRefs": [{"group": API, "kind": kind, "name": name}],
+        "extProc": processors,
+    },
+    st.sampled_from(["HTTPRoute", "GRPCRoute", "Gateway"]),
+    st.sampled_from(["front", "route-0", "route-12"]),
+    st.lists(PROCESSORS, max_size=2),
+)
+
+
+def named(api: str, kind: str, name: str, found: dict[str, Any]) -> dict[str, Any]:
+    metadata = {"namespace": "default", **found.get("metadata", {}), "name": name}
+    return {"apiVersion": api, "kind": kind, **found, "metadata": metadata}
+
+
+NEIGHBOURS = st.builds(
+    lambda pool, pods, slices, policies: [
+        named("inference.networking.k8s.io/v1", "InferencePool", "llm", {"spec": pool}),
+        *(named("v1", "Pod", f"pod-{n}", item) for n, item in enumerate(pods)),
+        *(named("discovery.k8s.io/v1", "EndpointSlice", f"slice-{n}", item)
+          for n, item in enumerate(slices)),
+        *(named("gateway.envoyproxy.io/v1alpha1", "EnvoyExtensionPolicy", f"policy-{n}",
+                {"spec": item})
+          for n, item in enumerate(policies)),
+    ],
+    POOLS,
+    st.lists(PODS, max_size=3),
+    st.lists(SLICES, max_size=2),
+    st.lists(POLICIES, max_size=3),
+)  # fmt: skip
+"""What routes lead to, beside what `BACKENDS` has: a pool, its pods, slices, and policies."""
+
+
 def routes(kind: str, rules: st.SearchStrategy[Any]) -> st.SearchStrategy[list[dict[str, Any]]]:
     """Routes of one rule, so that one that is not valid takes no others away."""
     metadata = st.fixed_dictionaries({"namespace": st.sampled_from(["default", "other"])})
@@ -255,10 +340,13 @@ def routes(kind: str, rules: st.SearchStrategy[Any]) -> st.SearchStrategy[list[d
     return st.lists(route, min_size=12, max_size=25)
 
 
-def translated(written: list[dict[str, Any]], options: Options) -> tuple[Store, Translation]:
+def translated(
+    written: list[dict[str, Any]], neighbours: list[dict[str, Any]], options: Options
+) -> tuple[Store, Translation]:
     store = loaded(BACKENDS)
     for index, item in enumerate(written):
         item["metadata"]["name"] = f"route-{index}"
+    for item in (*written, *neighbours):
         found = parse_object(item).resource
         if found is not None:
             store.apply([found])
@@ -275,11 +363,14 @@ def translated(written: list[dict[str, Any]], options: Options) -> tuple[Store, 
         HealthCheck.large_base_example,
     ],
 )
-@given(routes("HTTPRoute", HTTP_RULES), routes("GRPCRoute", GRPC_RULES), st.booleans())
+@given(routes("HTTPRoute", HTTP_RULES), routes("GRPCRoute", GRPC_RULES), NEIGHBOURS, st.booleans())
 def test_no_valid_routes_are_refused_by_envoy(
-    http: list[dict[str, Any]], grpc: list[dict[str, Any]], is_alone: bool
+    http: list[dict[str, Any]],
+    grpc: list[dict[str, Any]],
+    neighbours: list[dict[str, Any]],
+    is_alone: bool,
 ) -> None:
     options = OPTIONS if is_alone else Options()
-    store, found = translated([*http, *grpc], options)
+    store, found = translated([*http, *grpc], neighbours, options)
     statuses(store, found, EnvoyFacts(), options)
     asyncio.run(check(found.snapshot))

@@ -26,6 +26,8 @@ from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy, ExtProc
 STREAM_TIMEOUT_S = 10.0
 """Envoy Gateway writes this into the gRPC service; a stream outlives it."""
 
+MESSAGE_TIMEOUT_AT_MOST_S = 3600.0
+
 SERVED_SETTINGS = frozenset({"circuit_breaker", "timeout"})
 
 BODY_MODES = {
@@ -152,6 +154,9 @@ def _provided(policy: EnvoyExtensionPolicy, resolver: Resolver) -> tuple[Ref, ..
 def _processor(
     policy: EnvoyExtensionPolicy, index: int, spec: ExtProc, resolver: Resolver
 ) -> Processor | str:
+    problem = _problem(spec)
+    if problem is not None:
+        return problem
     meta = policy.metadata
     destinations: list[tuple[Destination, int | None]] = []
     for ref in spec.backend_refs:
@@ -173,6 +178,19 @@ def _processor(
     authority = f"{first.ref.name}.{first.ref.namespace}:{port or 0}"
     config = _filter(spec, cluster, authority)
     return Processor(names.ext_proc_filter(cluster), config, tuple(resources))
+
+
+def _problem(spec: ExtProc) -> str | None:
+    """What Envoy would refuse, and refuse the whole listener for."""
+    if not spec.backend_refs:
+        return "backendRefs names no server"
+    if spec.message_timeout and gateway_seconds(spec.message_timeout) > MESSAGE_TIMEOUT_AT_MOST_S:
+        return f"messageTimeout {spec.message_timeout} is longer than Envoy's most, 1h"
+    settings = spec.backend_settings
+    tcp = settings.timeout.tcp if settings is not None and settings.timeout is not None else None
+    if tcp is not None and tcp.connect_timeout and gateway_seconds(tcp.connect_timeout) == 0:
+        return "backendSettings.timeout.tcp.connectTimeout must be longer than 0s"
+    return None
 
 
 def _filter(spec: ExtProc, cluster: str, authority: str) -> ext_proc_pb2.ExternalProcessor:
