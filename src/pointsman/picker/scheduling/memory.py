@@ -68,7 +68,7 @@ class SessionAffinity:
         return [1.0 if endpoint.address == address else 0.0 for endpoint in endpoints]
 
     def keep(self, endpoints: Sequence[Loaded], wanted: Wanted) -> Sequence[Loaded]:
-        """As a filter."""
+        """The server of the session; all where it has none yet, or where that is gone."""
         address = self._address(wanted)
         return [endpoint for endpoint in endpoints if endpoint.address == address] or endpoints
 
