@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench soak lock clean
+.PHONY: demo test test-vllm lint format bench soak lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The gateway over two real vLLM servers on the CPU, in an environment of their own outside of here.
+test-vllm: $(READY)
+	python="$$($(BIN)/python -m tests.vllm.environment)" && \
+		POINTSMAN_VLLM="$$python" $(BIN)/python -m pytest tests/vllm --durations=8
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
