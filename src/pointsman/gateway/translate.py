@@ -72,8 +72,12 @@ def translate(store: Store, options: Options) -> Translation:
     bound = attachment.bind_listeners(gateways, resolver)
     parents = attachment.attach(store, gateways, bound)
     attachments = [item for parent in parents for item in parent.attachments]
-    followed = {item.route.ref: rules.follow(item.route, resolver) for item in attachments}
-    served = {ref: found for ref, found in followed.items() if not _refused(found)}
+    routes = {item.route.ref: item.route for item in parents}
+    followed = {ref: rules.follow(route, resolver) for ref, route in routes.items()}
+    attached = {item.route.ref for item in attachments}
+    served = {
+        ref: found for ref, found in followed.items() if ref in attached and not _refused(found)
+    }
     attachments = [item for item in attachments if item.route.ref in served]
     policies = extensions.translate(resolver)
     pool_map = _served_pools(attachments, served, resolver)
