@@ -121,11 +121,7 @@ class Director:
         try:
             view = _require(view, pool)
             if ask.api is Api.MODELS and request.headers.get(":method") == "GET":
-                models = listing(
-                    view.models.exact,
-                    (endpoint.models for endpoint in view.endpoints),
-                    is_closed=view.models.is_closed,
-                )
+                models = _listing(view)
                 if models is not None:
                     return Picked(Respond(models), ask)
             objective = _objective(request.headers) if trusts_objective else ""
@@ -134,16 +130,7 @@ class Director:
             self._let_pass(view, wanted)
             profile = self._profile(request.headers)
             hashes = prompt_chain(wanted.model, ask.fields)
-            if hashes:
-                wanted = replace(
-                    wanted,
-                    cached_tokens=self.prefixes.match(hashes),
-                    hashed_tokens=TOKENS_UP_TO[len(hashes) - 1],
-                    draw=self._rng.random(),
-                    headers=request.headers if profile.reads_headers else {},
-                )
-            elif profile.reads_headers:
-                wanted = replace(wanted, headers=request.headers)
+            wanted = self._with_facts(wanted, hashes, request.headers, profile)
         except RefusedError as refused:
             self._record(started, pool, ask, wanted, candidates, (), refused.error)
             return Picked(Refuse(refused.error), ask, wanted.model)
@@ -170,6 +157,21 @@ class Director:
             removed_headers=_removed(request.headers),
         )
         return Picked(forward, ask, wanted.model, reservation)
+
+    def _with_facts(
+        self, wanted: Wanted, hashes: Sequence[int], headers: Mapping[str, str], profile: Profile
+    ) -> Wanted:
+        """What is wanted, with all that the profile may look at."""
+        shown = headers if profile.reads_headers else {}
+        if hashes:
+            return replace(
+                wanted,
+                cached_tokens=self.prefixes.match(hashes),
+                hashed_tokens=TOKENS_UP_TO[len(hashes) - 1],
+                draw=self._rng.random(),
+                headers=shown,
+            )
+        return replace(wanted, headers=shown) if shown else wanted
 
     def _profile(self, headers: Mapping[str, str]) -> Profile:
         profile = self.config.profile(headers)
@@ -272,6 +274,15 @@ class Director:
 def _objective(headers: Mapping[str, str]) -> str:
     """The objective that a request names; "" for none."""
     return next((headers[name] for name in OBJECTIVE_NAMES if name in headers), "")
+
+
+def _listing(view: PoolView) -> bytes | None:
+    """The models of a pool, as an answer; None where none is known."""
+    return listing(
+        view.models.exact,
+        (endpoint.models for endpoint in view.endpoints),
+        is_closed=view.models.is_closed,
+    )
 
 
 def _require(view: PoolView | None, pool: str) -> PoolView:
