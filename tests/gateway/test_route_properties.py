@@ -30,6 +30,11 @@ data:
     extensionApis: {enableBackend: true}
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: any}
+spec: {controllerName: gateway.envoyproxy.io/gatewayclass-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: front}
 spec:
@@ -372,5 +377,6 @@ def test_no_valid_routes_are_refused_by_envoy(
 ) -> None:
     options = OPTIONS if is_alone else Options()
     store, found = translated([*http, *grpc], neighbours, options)
+    assert found.listeners
     statuses(store, found, EnvoyFacts(), options)
     asyncio.run(check(found.snapshot))
