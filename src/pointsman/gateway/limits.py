@@ -70,9 +70,10 @@ def retry_on_failure(retry: Retry | None, has_pool: bool, action: route_pb2.Rout
         if retry.codes:
             reasons[CODES] = None
             policy.retriable_status_codes.extend(dict.fromkeys(retry.codes))
-        policy.num_retries.value = max(
-            0, retry.attempts if retry.attempts is not None else DEFAULT_ATTEMPTS
-        )
+        if retry.attempts is not None:
+            policy.num_retries.value = max(0, retry.attempts)
+        elif not has_pool:
+            policy.num_retries.value = DEFAULT_ATTEMPTS
         if retry.backoff is not None:
             base_s = max(LEAST_BACKOFF_S, gateway_seconds(retry.backoff))
             policy.retry_back_off.base_interval.CopyFrom(seconds(base_s))
