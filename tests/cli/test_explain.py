@@ -99,7 +99,7 @@ def test_a_decision_is_told_in_full(explained: Callable[..., Result]) -> None:
     assert [row[0] for row in rows[:4]] == ["CANDIDATE", A, B, C]
     assert rows[1][1:] == ["1", "-", "2", "25%", "64", "x", "won"]
     assert rows[2][-2:] == ["fallback", "1"]
-    assert rest[3].endswith("dropped by prefix-sticky-filter")
+    assert rows[3][-1] == "dropped"
     assert rest[4].strip() == (
         f"prefix-sticky-filter dropped {C} (it keeps the servers that hold the prompt)"
     )

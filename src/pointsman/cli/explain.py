@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
@@ -169,7 +170,7 @@ def _outcome(decision: Decision) -> str:
 
 def _show_candidates(decision: Decision) -> None:
     headers = [
-        *("CANDIDATE", "IN FLIGHT", "QUEUE", "RUNNING", "KV CACHE", "HOLDS TOKENS"),
+        *("CANDIDATE", "IN FLIGHT", "QUEUE", "RUNNING", "KV CACHE", "TOKENS HELD"),
         *("ADAPTERS", "OUTCOME"),
     ]
     rows = [
@@ -185,7 +186,7 @@ def _show_candidates(decision: Decision) -> None:
         ]
         for row in _ordered(decision)
     ]
-    tables.show(headers, rows)
+    _table(headers, rows)
     more = decision["candidates_total"] - len(rows)
     if more > 0:
         click.echo(f"  and {more} more, of which nothing was kept")
@@ -204,7 +205,17 @@ def _show_scores(decision: Decision) -> None:
         ]
         for address in sorted(totals, key=lambda each: -totals[each])
     ]
-    tables.show(["SCORES", *names, "TOTAL"], rows)
+    _table(["SCORES", *names, "TOTAL"], rows)
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table; where the terminal is too narrow, as lines that it folds, for no number may go."""
+    lines = tables.plain_lines(headers, rows)
+    if max(map(len, lines)) <= shutil.get_terminal_size().columns:
+        tables.show(headers, rows)
+        return
+    for line in lines:
+        click.echo(line)
 
 
 def _ordered(decision: Decision) -> list[Decision]:
@@ -225,9 +236,8 @@ def _fate(decision: Decision, address: str) -> str:
         return "won"
     if address in chosen:
         return f"fallback {chosen.index(address)}"
-    for name, dropped in decision.get("dropped", {}).items():
-        if address in dropped:
-            return f"dropped by {name}"
+    if any(address in dropped for dropped in decision.get("dropped", {}).values()):
+        return "dropped"
     return _UNKNOWN if decision["status"] else "not chosen"
 
 
