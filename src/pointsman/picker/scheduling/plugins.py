@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pointsman.picker.scheduling import detectors
 from pointsman.picker.scheduling import parameters as types
 from pointsman.picker.scheduling.parameters import LabelSelectorFilter, Parameters, Plugin
 
@@ -29,7 +30,7 @@ PARAMETERS: dict[str, type[Parameters] | type[LabelSelectorFilter]] = {
     "active-request-scorer": types.ActiveRequestScorer,
     "by-label": types.ByLabel,
     "by-label-selector": types.LabelSelectorFilter,
-    "concurrency-detector": types.ConcurrencyDetector,
+    "concurrency-detector": detectors.ConcurrencyDetector,
     "context-length-aware": types.ContextLengthAware,
     "decode-filter": types.DecodeFilter,
     "encode-filter": types.EncodeFilter,
@@ -55,8 +56,8 @@ PARAMETERS: dict[str, type[Parameters] | type[LabelSelectorFilter]] = {
     "session-affinity-scorer": types.SessionAffinityScorer,
     "single-profile-handler": types.SingleProfileHandler,
     "token-load-scorer": types.TokenLoadScorer,
-    "utilization-detector": types.UtilizationDetector,
-    "utilization-filter": types.UtilizationFilter,
+    "utilization-detector": detectors.UtilizationDetector,
+    "utilization-filter": detectors.UtilizationFilter,
     "weighted-random-picker": types.WeightedRandomPicker,
 }
 """The types with parameters that count."""
