@@ -39,8 +39,10 @@ def test_what_is_killed_comes_back_and_service_resumes(example: Instance, what: 
     before = example.pids(what)
     victim = next(iter(before))
     os.kill(victim, signal.SIGKILL)
-    eventually(lambda: len(example.pids(what)) == len(before) and victim not in example.pids(what))
-    eventually(lambda: answers(example, 10))
+    assert eventually(
+        lambda: len(example.pids(what)) == len(before) and victim not in example.pids(what)
+    )
+    assert eventually(lambda: answers(example, 10))
 
 
 def test_a_pool_that_fails_open_answers_while_the_picker_is_down(example: Instance) -> None:

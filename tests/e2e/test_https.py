@@ -138,7 +138,7 @@ def test_a_certificate_that_is_none_hurts_only_its_listener(instance: Instance) 
 
 def test_a_rotated_certificate_is_served_at_once(instance: Instance, folder: Path) -> None:
     (folder / "one.yaml").write_text(secret("one", "renewed"))
-    eventually(lambda: handshake(instance, "one.example.com")[0] == "renewed", 5)
+    assert eventually(lambda: handshake(instance, "one.example.com")[0] == "renewed", 5)
 
 
 def test_no_private_key_is_printed(instance: Instance, folder: Path) -> None:
