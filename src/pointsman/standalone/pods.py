@@ -162,11 +162,16 @@ class RunningPod:
 
     async def _watch(self, item: _Running, session: aiohttp.ClientSession) -> None:
         """Keep `is_ready` of a container true to what its probe says."""
+        failures = 0
         while True:
             if item.process.is_running:
                 ready = item.probe is None or await probes.is_ready(
                     session, item.probe, item.container, self.place
                 )
+                failures = 0 if ready else failures + 1
+                if item.probe is not None and failures < item.probe.failure_threshold:
+                    # A server that is busy answers late: that alone does not make it leave.
+                    ready = ready or item.is_ready
             else:
                 ready = False
             if ready != item.is_ready:
