@@ -22,6 +22,7 @@ PYTHON_VARIABLE = "POINTSMAN_VLLM"
 """Names the Python that has vLLM."""
 START_S = 300.0
 """Two servers start at once, on what may be two busy cores: usually a minute."""
+LOW_PRIORITY = 15
 LISTENER = 8080
 PORT = 8000
 MODEL = "tiny"
@@ -136,6 +137,9 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         # Before the servers are up it says "not ready", and what it waits for.
         eventually(lambda: gateway.said("ready") or _broken(gateway), 60)
         eventually(lambda: _all_serve(made) or _broken(gateway), START_S)
+        for address in made.addresses():
+            # Servers at work take all of a small machine, and the gateway shares it here.
+            os.setpriority(os.PRIO_PGRP, made.server_pid(address), LOW_PRIORITY)
         yield made
 
 
