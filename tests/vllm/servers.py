@@ -205,6 +205,7 @@ def _rollout(made_up: Path) -> dict[str, Any]:
 
 def _deployment(python: str, made_up: Path) -> dict[str, Any]:
     variables = [{"name": name, "value": value} for name, value in ENVIRONMENT.items()]
+    health = {"path": "/health", "port": "http"}
     server = {
         "name": "vllm",
         "image": "vllm/vllm-openai-cpu:v0.32.0",
@@ -212,7 +213,7 @@ def _deployment(python: str, made_up: Path) -> dict[str, Any]:
         "args": _flags(made_up),
         "env": variables,
         "ports": [{"name": "http", "containerPort": PORT}],
-        "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": health, "periodSeconds": 1, "timeoutSeconds": 5},
     }
     syncer = {
         "name": "lora-syncer",
