@@ -54,6 +54,7 @@ POOL_PICKER_PROVIDED = (
     "Service {name} is not defined; Pointsman provides the endpoint picker on this machine"
 )
 MODEL_ACCEPTED = "The model is served by the pool"
+POOL_MEMBER_ACCEPTED = "The pool takes it into account"
 
 
 def condition(

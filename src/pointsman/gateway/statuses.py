@@ -25,11 +25,23 @@ from pointsman.resources.inference_extension import (
     InferencePool,
     InferencePoolV1Alpha2,
 )
+from pointsman.resources.inference_models import (
+    ExperimentalInferenceModelRewrite,
+    ExperimentalInferenceObjective,
+    InferenceModelRewrite,
+    InferenceObjective,
+)
 from pointsman.store import Store
 
 Status = dict[str, Any]
 
 SUPPORTED_KINDS = tuple((cls.KIND.group, cls.KIND.kind) for cls in (HTTPRoute, GRPCRoute))
+PoolMember = (
+    InferenceObjective
+    | ExperimentalInferenceObjective
+    | InferenceModelRewrite
+    | ExperimentalInferenceModelRewrite
+)
 BIND_ERROR = "cannot bind"
 """How Envoy's message begins where a port is taken or not allowed."""
 
@@ -70,6 +82,7 @@ def statuses(
     result.update(_patch_policies(store, translation, facts))
     result.update(_pools(store, translation))
     result.update(_models(store))
+    result.update(_objectives_and_rewrites(store))
     return result
 
 
@@ -394,6 +407,26 @@ def _models(store: Store) -> dict[Ref, Status]:
         else:
             found = conditions.accepted(model, conditions.MODEL_ACCEPTED)
         result[model.ref] = {"conditions": [found]}
+    return result
+
+
+def _objectives_and_rewrites(store: Store) -> dict[Ref, Status]:
+    known = pools(store)
+    items: tuple[PoolMember, ...] = (
+        *store.list(InferenceObjective),
+        *store.list(ExperimentalInferenceObjective),
+        *store.list(InferenceModelRewrite),
+        *store.list(ExperimentalInferenceModelRewrite),
+    )
+    result = {}
+    for item in items:
+        namespace, pool = item.metadata.namespace, item.spec.pool_ref.name
+        if (namespace, pool) in known:
+            found = conditions.accepted(item, conditions.POOL_MEMBER_ACCEPTED)
+        else:
+            message = f"InferencePool {namespace}/{pool} not found"
+            found = conditions.condition(item, "Accepted", conditions.UNKNOWN, "Pending", message)
+        result[item.ref] = {"conditions": [found]}
     return result
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 
@@ -109,12 +110,15 @@ async def endpoint_rows(sockets: Iterable[Path]) -> list[EndpointRow]:
 async def decision_rows(
     sockets: Iterable[Path], limit: int, request_id: str | None
 ) -> list[dict[str, Any]]:
-    """The last decisions of the pickers behind `sockets`."""
-    query = f"/decisions?limit={limit}"
+    """The last decisions of the pickers behind `sockets`, the newest first."""
+    query = {"limit": str(limit)}
     if request_id is not None:
-        query += f"&request_id={request_id}"
-    answers = await asyncio.gather(*(_get(path, query) for path in sockets))
-    return [row for answer in answers for row in answer][-limit:]
+        query["request_id"] = request_id
+    answers = await asyncio.gather(
+        *(_get(path, f"/decisions?{urlencode(query)}") for path in sockets)
+    )
+    rows = [row for answer in answers for row in answer]
+    return sorted(rows, key=lambda row: row["at"], reverse=True)[:limit]
 
 
 async def _is_serving(path: Path) -> bool:

@@ -41,7 +41,7 @@ def static_bootstrap(found: Snapshot) -> dict[str, Any]:
             "secrets": [
                 typed_json.to_dict(item.message) for item in found.of_type(snapshot.SECRET)
             ],
-        }
+        },
     }
 
 

@@ -9,10 +9,10 @@ from pydantic import Field
 
 from pointsman.picker.flow import saturation
 from pointsman.picker.scheduling import filters
-from pointsman.picker.scheduling.parameters import Parameters, Plugin
+from pointsman.picker.scheduling.parameters import Parameters, Plugin, Settings
 
 
-class UtilizationCondition(Parameters):
+class UtilizationCondition(Settings):
     """A limit on one metric."""
 
     metric: Literal["active-requests", "running-requests", "waiting-queue", "kv-cache-utilization"]

@@ -7,6 +7,7 @@ Calling a set of parameters makes the plugin.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -43,16 +44,20 @@ class Plugin:
     """What it stands for always happens here; naming it changes nothing."""
 
 
-class Parameters(BaseModel):
-    """Of one plugin, in camelCase; unknown ones are errors."""
+class Settings(BaseModel):
+    """Values in camelCase; unknown ones are errors."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, extra="forbid", frozen=True, populate_by_name=True
     )
 
+
+class Parameters(Settings, ABC):
+    """The settings of one plugin."""
+
+    @abstractmethod
     def __call__(self) -> Plugin:
         """Make the plugin."""
-        raise NotImplementedError
 
 
 class QueueScorer(Parameters):
@@ -155,7 +160,7 @@ class NoHitLruScorer(Parameters):
         return Plugin(scorer=memory.score, listener=memory)
 
 
-class SessionIdConfig(Parameters):
+class SessionIdConfig(Settings):
     """Where the session's id stands, and how long it is remembered."""
 
     header_name: str = "x-session-id"
