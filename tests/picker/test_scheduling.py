@@ -228,6 +228,24 @@ def test_the_book_survives_a_refresh_but_not_another_pod_at_the_address() -> Non
     assert not first.is_listed
 
 
+def test_a_pod_that_comes_back_while_its_requests_go_on_has_its_book_still() -> None:
+    table = Table()
+    place = Place("10.0.0.1", 8000, "default", "p")
+    table.replace([(place, {})])
+    first = table.get(place.address)
+    assert first is not None
+    held = first.reserve(10)
+    assert table.replace([]) == ([], [first])
+    assert table.get(place.address) is None
+    came, _ = table.replace([(place, {"a": "b"})])
+    assert came == [first]
+    assert (first.is_listed, first.requests, first.labels) == (True, 1, {"a": "b"})
+    held.release()
+    table.replace([])
+    idle, _ = table.replace([(place, {})])
+    assert idle[0] is not first
+
+
 def test_ipv6_addresses_are_bracketed() -> None:
     assert Place("::1", 80, "default", "p").address == "[::1]:80"
 

@@ -81,6 +81,17 @@ async def test_grandchildren_go_with_the_child() -> None:
     await until(lambda: not is_alive(grandchild) or _is_zombie(grandchild))
 
 
+async def test_a_child_whose_own_child_holds_its_pipes_is_started_again_when_it_dies() -> None:
+    code = (
+        "import os, signal, subprocess, sys; subprocess.Popen([sys.executable, '-c', "
+        "'import time; time.sleep(60)']); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    process = Process(python(code), Output())
+    async with process.running():
+        await until(lambda: process.restarts)
+        assert process.problem == "ended by SIGKILL"
+
+
 async def test_a_command_that_is_not_there_says_so() -> None:
     process = Process(Command("child", ("/nowhere/at/all",)), Output())
     async with process.running():

@@ -23,7 +23,7 @@ from pointsman.telemetry.logs import configure
 from pointsman.xds.binary import EnvoyNotFoundError
 
 READY_TIMEOUT_S = 30.0
-"""After this the ready line is printed with what is still missing."""
+"""After each such time it is said what is still missing."""
 
 
 def _port_map(
@@ -176,13 +176,11 @@ async def _run(settings: InstanceSettings) -> None:
 
 
 async def _announce(instance: Instance, began: float) -> None:
-    is_ready = await instance.ready(READY_TIMEOUT_S)
-    took_s = time.monotonic() - began
-    if is_ready:
-        _say(f"ready in {took_s:.1f} s: {summary(instance)}")
-    else:
+    while not await instance.ready(READY_TIMEOUT_S):
+        waited_s = time.monotonic() - began
         waiting = "; ".join(await instance.waiting_for())
-        _say(f"not ready after {took_s:.0f} s, waiting for: {waiting}. So far: {summary(instance)}")
+        _say(f"not up after {waited_s:.0f} s, waiting for: {waiting}. So far: {summary(instance)}")
+    _say(f"ready in {time.monotonic() - began:.1f} s: {summary(instance)}")
 
 
 def summary(instance: Instance) -> str:

@@ -38,6 +38,8 @@ POOL_LABEL = "pointsman.dev/pool"
 
 PROBE_TIMEOUT_S = 2.0
 PROBE_PERIOD_S = 1.0
+FAILURE_THRESHOLD = 3
+"""Questions in a row that a server may leave unanswered before it gets no more requests."""
 RESOLVE_TIMEOUT_S = 5.0
 MAX_SERVERS = 1000
 _SNIFFED_BYTES = 256 * 1024
@@ -176,12 +178,17 @@ class ExternalServers:
                 await asyncio.get_running_loop().create_future()
 
     async def _watch(self, item: External, session: aiohttp.ClientSession) -> None:
+        failures = 0
         while True:
             before = (item.engine, item.is_ready, item.problem)
             if item.engine is None:
                 item.engine = await _recognize(item, session)
                 item.models = await _models(item, session)
-            item.is_ready, item.problem = await _health(item, session)
+            is_well, problem = await _health(item, session)
+            failures = 0 if is_well else failures + 1
+            if is_well or failures >= FAILURE_THRESHOLD or not item.is_ready:
+                # A server that is busy answers late: that alone does not make it leave.
+                item.is_ready, item.problem = is_well, problem
             if not item.is_ready:
                 # What comes back at that address may be another kind.
                 item.engine = None

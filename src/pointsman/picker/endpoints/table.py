@@ -208,6 +208,8 @@ class Table:
 
     def __init__(self) -> None:
         self._by_address: dict[str, Endpoint] = {}
+        self._departed: dict[str, Endpoint] = {}
+        """Those that left with requests under way; never more than there are such requests."""
 
     def replace(
         self, places: Iterable[tuple[Place, Mapping[str, str]]]
@@ -215,7 +217,8 @@ class Table:
         """Make the table hold exactly these; tells who came and who went.
 
         An address that changed hands (another pod) is a new endpoint with an empty book: the
-        server behind it is another one.
+        server behind it is another one. A pod that left and comes back while requests of ours go
+        on there (it was only not ready for a moment) has its book still.
         """
         wanted = {place.address: (place, labels) for place, labels in places}
         came: list[Endpoint] = []
@@ -225,15 +228,28 @@ class Table:
             if new is None or new[0] != endpoint.place:
                 endpoint.is_listed = False
                 went.append(self._by_address.pop(address))
+        self._departed.update((endpoint.address, endpoint) for endpoint in went)
+        self._departed = {
+            address: endpoint for address, endpoint in self._departed.items() if endpoint.requests
+        }
         for address, (place, labels) in wanted.items():
             known = self._by_address.get(address)
             if known is not None:
                 known.labels = labels
                 continue
-            endpoint = Endpoint(place, labels)
+            endpoint = self._returning(place, labels) or Endpoint(place, labels)
             self._by_address[address] = endpoint
             came.append(endpoint)
         return came, went
+
+    def _returning(self, place: Place, labels: Mapping[str, str]) -> Endpoint | None:
+        found = self._departed.get(place.address)
+        if found is None or found.place != place:
+            return None
+        del self._departed[place.address]
+        found.labels = labels
+        found.is_listed = True
+        return found
 
     def get(self, address: str) -> Endpoint | None:
         """The endpoint of an address."""
