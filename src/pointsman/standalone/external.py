@@ -182,7 +182,7 @@ class ExternalServers:
         while True:
             before = (item.engine, item.is_ready, item.problem)
             if item.engine is None:
-                item.engine = await _recognize(item, session)
+                item.engine = await recognize(item, session)
                 item.models = await _models(item, session)
             is_well, problem = await _health(item, session)
             failures = 0 if is_well else failures + 1
@@ -252,7 +252,7 @@ async def _resolve(item: External) -> None:
     item.ip = str(found[0][4][0])
 
 
-async def _recognize(item: External, session: aiohttp.ClientSession) -> Engine | None:
+async def recognize(item: External, session: aiohttp.ClientSession) -> Engine | None:
     """The kind of a server; None while nobody answers."""
     metrics = await _get(session, f"{item.url}/metrics")
     for engine in ENGINES:
