@@ -79,3 +79,10 @@ def module_names() -> list[str]:
 def test_the_examples_in_docstrings_hold(name: str) -> None:
     module = importlib.import_module(name)
     assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_wait_swallows_a_cancellation(path: Path) -> None:
+    # Before Python 3.12 `asyncio.wait_for` forgets a cancellation that comes in the moment in which
+    # what it waits for is there, and its task then never ends. `asyncio.timeout` does not.
+    assert "asyncio.wait_for" not in path.read_text()

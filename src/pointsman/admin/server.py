@@ -140,7 +140,8 @@ class AdminServer:
         objects = [item for item in self._store if type(item) in kinds.USED]
         failed = ""
         try:
-            endpoints = await asyncio.wait_for(providers.endpoints(), PROVIDER_DEADLINE_S)
+            async with asyncio.timeout(PROVIDER_DEADLINE_S):
+                endpoints = await providers.endpoints()
         except TimeoutError:
             endpoints, failed = (), f"the picker gave no answer within {PROVIDER_DEADLINE_S:g} s"
         return _json(
@@ -181,7 +182,8 @@ class AdminServer:
         limit = _number(request, "limit", 20, MAX_DECISIONS)
         answer = decisions(limit, request.query.get("request"))
         try:
-            found = await asyncio.wait_for(answer, PROVIDER_DEADLINE_S)
+            async with asyncio.timeout(PROVIDER_DEADLINE_S):
+                found = await answer
         except TimeoutError:
             return _error(504, f"the picker gave no answer within {PROVIDER_DEADLINE_S:g} s")
         return _json({"items": list(found)})
@@ -243,7 +245,8 @@ async def _prepared(request: web.Request, content_type: str) -> web.StreamRespon
 async def _write_lines(response: web.StreamResponse, lines: Any) -> None:
     text = "".join(f"{line}\n" for line in lines)
     if text:
-        await asyncio.wait_for(response.write(text.encode()), WRITE_DEADLINE_S)
+        async with asyncio.timeout(WRITE_DEADLINE_S):
+            await response.write(text.encode())
 
 
 def _number(request: web.Request, key: str, default: int, most: int) -> int:

@@ -64,7 +64,8 @@ async def stream(
         await _write(response, [b'{"type":"SYNCED"}\n'])
         while True:
             try:
-                batch = await asyncio.wait_for(subscription.batch(), heartbeat_s)
+                async with asyncio.timeout(heartbeat_s):
+                    batch = await subscription.batch()
             except TimeoutError:
                 await _write(response, [b'{"type":"HEARTBEAT"}\n'])
                 continue
@@ -91,4 +92,5 @@ def _line(kind: str, item: Resource) -> bytes:
 async def _write(response: web.StreamResponse, lines: Iterable[bytes]) -> None:
     text = b"".join(lines)
     if text:
-        await asyncio.wait_for(response.write(text), WRITE_DEADLINE_S)
+        async with asyncio.timeout(WRITE_DEADLINE_S):
+            await response.write(text)

@@ -222,7 +222,8 @@ class Waiting:
 
 async def _wait(client: AdminClient, waiting: Waiting, limit_s: float) -> None:
     try:
-        await asyncio.wait_for(_until_met(client, waiting, click.echo), max(limit_s, 0.001))
+        async with asyncio.timeout(max(limit_s, 0.001)):
+            await _until_met(client, waiting, click.echo)
     except TimeoutError:
         fail(f"timed out waiting for the condition on {waiting.remaining()}")
 

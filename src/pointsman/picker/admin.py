@@ -107,7 +107,8 @@ async def _follow(director: Director, request: web.Request) -> web.StreamRespons
                 decision = news.popleft()
                 if _matches(request, decision):
                     line = orjson.dumps(_explained(director, decision), option=_APPEND_NEWLINE)
-                    await asyncio.wait_for(response.write(line), WRITE_TIMEOUT_S)
+                    async with asyncio.timeout(WRITE_TIMEOUT_S):
+                        await response.write(line)
             await asyncio.sleep(FOLLOW_INTERVAL_S)
     return response
 

@@ -250,4 +250,5 @@ def _line(old: Resource | None, new: Resource) -> str:
 
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    return await asyncio.wait_for(asyncio.to_thread(function, *arguments), READ_DEADLINE_S)
+    async with asyncio.timeout(READ_DEADLINE_S):
+        return await asyncio.to_thread(function, *arguments)

@@ -64,7 +64,8 @@ class Watch:
     async def wait(self, limit_s: float) -> frozenset[str] | None:
         """The paths touched, None when everything should be looked at (also after `limit_s`)."""
         try:
-            await asyncio.wait_for(self._wake.wait(), limit_s)
+            async with asyncio.timeout(limit_s):
+                await self._wake.wait()
         except TimeoutError:
             self._is_anything = True
         self._wake.clear()

@@ -74,7 +74,8 @@ class ProvidedPicker:
         with store.subscribe() as subscription:
             while not self.is_wanted:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(subscription.batch(), POLL_S)
+                    async with asyncio.timeout(POLL_S):
+                        await subscription.batch()
         async with self.process.running():
             while True:
                 if not self._is_serving:

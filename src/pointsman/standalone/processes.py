@@ -151,7 +151,8 @@ class Process:
     async def changed(self, timeout_s: float) -> None:
         """Wait until a child starts or ends, at most that long."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changes.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._changes.wait()
         self._changes.clear()
 
     @asynccontextmanager
@@ -205,7 +206,8 @@ class Process:
         finally:
             await self._end(child)
             with suppress(TimeoutError):
-                await asyncio.wait_for(reader, LAST_WORDS_S)
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await reader
             transport.close()
             self._child = None
 
@@ -241,11 +243,13 @@ class Process:
             with suppress(ProcessLookupError):
                 child.terminate()
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(child.wait()), self.command.grace_s)
+                async with asyncio.timeout(self.command.grace_s):
+                    await asyncio.shield(child.wait())
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         if child.returncode is None:
-            await asyncio.wait_for(child.wait(), KILL_TIMEOUT_S)
+            async with asyncio.timeout(KILL_TIMEOUT_S):
+                await child.wait()
 
 
 def _ending(code: int) -> str:

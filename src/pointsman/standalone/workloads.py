@@ -97,7 +97,8 @@ class Workloads:
                     while True:
                         self._reconcile(session)
                         with suppress(TimeoutError):
-                            changes = await asyncio.wait_for(subscription.batch(), RECHECK_S)
+                            async with asyncio.timeout(RECHECK_S):
+                                changes = await subscription.batch()
                             self._refresh_volumes(changes)
             finally:
                 await self._end_all()

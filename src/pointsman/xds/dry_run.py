@@ -64,7 +64,8 @@ async def check(found: Snapshot) -> None:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_S)
+            async with asyncio.timeout(TIMEOUT_S):
+                output, _ = await process.communicate()
         except TimeoutError as error:
             process.kill()
             await process.wait()
