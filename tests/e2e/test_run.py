@@ -137,8 +137,12 @@ def test_a_pod_that_cannot_be_made_is_told_and_made_once_it_can_be(
     path = folder / "stuck.yaml"
     path.write_text(f"{text.rstrip()}\n{volume}{config}")
     eventually(lambda: example.said("cannot be made"), 10)
-    found = conditions(example, "deployment", "stuck")["Available"]
-    assert "File name too long" in found["message"]
+    assert eventually(
+        lambda: (
+            "File name too long"
+            in conditions(example, "deployment", "stuck")["Available"]["message"]
+        )
+    )
     assert example.complete(8080, "support").status == 200
     path.write_text(f"{text.rstrip()}\n{volume}{config}".replace("x" * 300, "short"))
     eventually(

@@ -181,6 +181,9 @@ class Workloads:
             return
         log.error("%s cannot be made: %s", ref, problem)
         entry.failure = str(problem)
+        owner = self._store.find(entry.deployment)
+        if isinstance(owner, Deployment):
+            self._set_status(owner.ref, self._status(owner))
         asyncio.get_running_loop().call_later(RECHECK_S, self._entries.pop, ref, None)
 
     async def _end_all(self) -> None:
