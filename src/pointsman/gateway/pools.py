@@ -29,7 +29,7 @@ from google.protobuf.struct_pb2 import Struct
 from xds.type.v3 import typed_struct_pb2
 
 from pointsman.gateway import clusters, names, snapshot
-from pointsman.gateway.backends import Destination, Unresolved
+from pointsman.gateway.backends import Destination
 from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, wrapped
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.inference import headers
@@ -254,14 +254,6 @@ def route_override(pool: InferencePool, picker: Picker) -> ext_proc_pb2.ExtProcP
             "failure_mode_allow": wrapped(allow),
         }
     )
-
-
-def missing_picker(pool: InferencePool) -> Unresolved:
-    """The pool's picker is named, is not there, and nobody provides one."""
-    reference = pool.spec.endpoint_picker_ref
-    name = reference.name if reference is not None else ""
-    where = f"{pool.metadata.namespace}/{name}"
-    return Unresolved("InvalidExtensionRef", f"Service {where}, the endpoint picker, is not found")
 
 
 def _fails_open(pool: InferencePool) -> bool:

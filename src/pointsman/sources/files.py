@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
 from pointsman.resources.base import Ref, Resource
@@ -22,6 +21,7 @@ from pointsman.resources.parse import Parsed
 from pointsman.resources.problems import Problem
 from pointsman.resources.updates import immutable_changes
 from pointsman.sources import apply_status
+from pointsman.sources.clock import now_text
 from pointsman.sources.folders import STDIN, Scan, Signature, read_text, rescan, scan, text_of
 from pointsman.sources.ledger import EMPTY, Page, loses, page_of, winners
 from pointsman.sources.watching import Watch
@@ -45,10 +45,6 @@ def _nothing(_: object) -> None:
     """The default for who wants no reports."""
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 @dataclass(slots=True)
 class _Doubt:
     """A file that lost something, and since when it has looked like that."""
@@ -68,7 +64,7 @@ class FileSource:
         on_change: Callable[[str], None] = _nothing,
         on_problem: Callable[[Problem], None] = _nothing,
         stdin: BinaryIO | None = None,
-        now: Callable[[], str] = _now,
+        now: Callable[[], str] = now_text,
     ) -> None:
         """`on_change` gets a line for each changed object, `on_problem` each new problem."""
         self._store = store

@@ -15,7 +15,6 @@ import re
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +26,7 @@ from pointsman.resources.core import PORTS_ANNOTATION, Pod
 from pointsman.resources.gateway_api import Gateway, GatewayClass, HTTPRoute
 from pointsman.resources.inference_extension import InferencePool
 from pointsman.resources.parse import parse_object
+from pointsman.sources.clock import now_text
 from pointsman.store import Store
 
 POOL = "servers"
@@ -162,7 +162,7 @@ class ExternalServers:
             return
         await asyncio.gather(*(_resolve(item) for item in self._servers))
         for item in self._servers:
-            item.created = _now()
+            item.created = now_text()
         self._store.apply([*_objects(self._listener_port), *map(self._pod, self._servers)])
 
     async def run(self) -> None:
@@ -229,7 +229,7 @@ class ExternalServers:
                     "containerStatuses": [
                         {"name": "server", "ready": item.is_ready, "restartCount": 0}
                     ],
-                    "conditions": merge(before, [ready], _now()),
+                    "conditions": merge(before, [ready], now_text()),
                 },
             }
         )
@@ -300,7 +300,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes] | 
 
 def _objects(listener_port: int) -> list[Resource]:
     """The gateway in front of the pool."""
-    meta: dict[str, Any] = {"name": POOL, "generation": 1, "creationTimestamp": _now()}
+    meta: dict[str, Any] = {"name": POOL, "generation": 1, "creationTimestamp": now_text()}
     pool_ref = {"group": InferencePool.KIND.group, "kind": InferencePool.KIND.kind, "name": POOL}
     listener = {"name": "http", "protocol": "HTTP", "port": listener_port}
     specs: list[tuple[type[Resource], dict[str, Any]]] = [
@@ -338,7 +338,3 @@ def _made(data: dict[str, Any]) -> Resource:
     if found.resource is None:
         raise ValueError("; ".join(map(str, found.problems)))
     return found.resource
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

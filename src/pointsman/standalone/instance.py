@@ -14,7 +14,6 @@ import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,8 @@ from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import Key
 from pointsman.resources.base import Ref
 from pointsman.resources.problems import Problem
+from pointsman.sources import apply_status
+from pointsman.sources.clock import now_text
 from pointsman.sources.files import FileSource
 from pointsman.standalone import pickers
 from pointsman.standalone.addresses import claimed_addresses
@@ -187,10 +188,7 @@ class Instance:
         item = self.store.find(ref)
         if item is None:
             return
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        timed = with_times(status, item.status, now)
-        if timed != item.status:
-            self.store.apply([item.with_status(timed)])
+        apply_status(self.store, ref, with_times(status, item.status, now_text()))
 
     def _providers(self) -> Providers:
         return Providers(

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from pointsman.resources.core import (
     PodSpec,
     Probe,
 )
+from pointsman.sources.clock import now_text
 from pointsman.standalone import images, probes
 from pointsman.standalone.addresses import Place
 from pointsman.standalone.environment import variables, with_references
@@ -84,7 +84,7 @@ class RunningPod:
         self._launcher = launcher
         self._containers: list[_Running] = []
         self._admin_sockets: list[Path] = []
-        self._created = _now()
+        self._created = now_text()
         self._uid = str(uuid.uuid4())
         self._deleted: str | None = None
 
@@ -126,7 +126,7 @@ class RunningPod:
     def mark_deleted(self) -> None:
         """No new requests from now on: the object says that the pod is leaving."""
         if self._deleted is None:
-            self._deleted = _now()
+            self._deleted = now_text()
             self._show()
 
     def _prepare(self, container: Container) -> _Running:
@@ -219,7 +219,7 @@ class RunningPod:
             "podIP": self.place.ip,
             "hostIP": self.place.ip,
             "startTime": self._created,
-            "conditions": merge(before, [condition], _now()),
+            "conditions": merge(before, [condition], now_text()),
             "containerStatuses": [
                 {
                     "name": item.container.name,
@@ -249,7 +249,3 @@ def _waiting_for(item: _Running) -> str:
     if item.process.problem and not item.process.is_running:
         return f"container {item.container.name} {item.process.problem}"
     return f"container {item.container.name} is not ready"
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

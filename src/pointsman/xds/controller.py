@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from pointsman.gateway.conditions import with_times
@@ -15,6 +14,7 @@ from pointsman.gateway.translate import Translation, translate
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Pod
 from pointsman.resources.discovery import EndpointSlice
+from pointsman.sources.clock import now_text
 from pointsman.store import Change, Store
 from pointsman.xds.server import DiscoveryServer
 
@@ -99,7 +99,7 @@ class Controller:
         self._facts_changed = False
         if self.translation is None:
             return
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = now_text()
         found = statuses(self._store, self.translation, self.discovery.facts, self._options)
         for ref, status in found.items():
             item = self._store.find(ref)
