@@ -17,7 +17,8 @@ import yaml
 from pointsman.cli.translate import TYPES, shown
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import Key, Snapshot
-from pointsman.gateway.statuses import EnvoyFacts, statuses
+from pointsman.gateway.statuses.facts import EnvoyFacts
+from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import translate
 from pointsman.resources.parse import parse_text
 from pointsman.store import Store

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pointsman.gateway.json_patch import PatchError, apply_operation, select
+from pointsman.gateway.patches.json_patch import PatchError, apply_operation, select
 
 DOCUMENT = {"name": "x", "filters": [{"name": "a"}, {"name": "b"}], "a/b": {"m~n": 1}}
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointsman.gateway import snapshot
-from pointsman.gateway.regexes import problem
+from pointsman.gateway.routes.regexes import problem
 from pointsman.gateway.snapshot import EnvoyResource, Key, Snapshot
 from pointsman.gateway.translate import translate
 from pointsman.xds.dry_run import check

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pointsman.gateway.options import Options
-from pointsman.gateway.statuses import EnvoyFacts, statuses
+from pointsman.gateway.statuses.facts import EnvoyFacts
+from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import Translation, translate
 from pointsman.resources.parse import parse_object
 from pointsman.store import Store

@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from pointsman.cli.output import as_yaml
-from pointsman.gateway import snapshot, typed_json
+from pointsman.gateway import snapshot
 from pointsman.gateway.options import Options
+from pointsman.gateway.patches import typed_json
 from pointsman.gateway.snapshot import Snapshot
-from pointsman.gateway.statuses import EnvoyFacts, statuses
+from pointsman.gateway.statuses.facts import EnvoyFacts
+from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import Translation, translate
 from pointsman.resources.problems import Problem
 from pointsman.sources.files import FileSource

@@ -13,20 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pointsman.gateway import (
-    attachment,
-    configuration,
-    extensions,
-    listeners,
-    names,
-    patches,
-    pools,
-    rules,
-    tls,
-    virtual_hosts,
-)
-from pointsman.gateway.backends import Destination, Resolver, Unresolved, ref_of
+from pointsman.gateway import configuration, names
+from pointsman.gateway.backends import pools
+from pointsman.gateway.backends.references import Destination, Resolver, Unresolved, ref_of
+from pointsman.gateway.listeners import attachment, envoy_listeners, tls
 from pointsman.gateway.options import Options
+from pointsman.gateway.patches import patch_policies
+from pointsman.gateway.policies import extensions
+from pointsman.gateway.routes import rules, virtual_hosts
 from pointsman.gateway.snapshot import EnvoyResource, Snapshot
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Secret
@@ -61,7 +55,7 @@ class Translation:
     rules: Mapping[Ref, Sequence[rules.Rule]] = field(default_factory=dict)
     extensions: extensions.Extensions = field(default_factory=lambda: extensions.Extensions(()))
     pools: Mapping[Ref, ServedPool] = field(default_factory=dict)
-    patches: tuple[patches.PatchOutcome, ...] = ()
+    patches: tuple[patch_policies.PatchOutcome, ...] = ()
 
 
 def translate(store: Store, options: Options) -> Translation:
@@ -83,12 +77,12 @@ def translate(store: Store, options: Options) -> Translation:
     pool_map = _served_pools(attachments, served, resolver)
 
     resources: list[EnvoyResource] = []
-    chains: dict[str, list[listeners.Chain]] = {}
+    chains: dict[str, list[envoy_listeners.Chain]] = {}
     for name, sharing in _by_route_config(bound).items():
         here = [item for item in attachments if item.listener.route_config == name]
         filters = _filters(here, served, policies, pool_map)
         logs = (pools.pick_log(),) if _asks_own_picker(here, served, pool_map) else ()
-        chain = listeners.Chain(tuple(sharing), tuple(filters), logs)
+        chain = envoy_listeners.Chain(tuple(sharing), tuple(filters), logs)
         chains.setdefault(sharing[0].port_name, []).append(chain)
         resources.append(
             virtual_hosts.route_configuration(
@@ -96,7 +90,7 @@ def translate(store: Store, options: Options) -> Translation:
             )
         )
     for port_name, sharing_port in chains.items():
-        resources.append(listeners.envoy_listener(port_name, sharing_port, options))
+        resources.append(envoy_listeners.envoy_listener(port_name, sharing_port, options))
     resources.extend(_secrets(store, bound))
     for found in served.values():
         for rule in found:
@@ -154,7 +148,7 @@ def _filters(
     served: Mapping[Ref, Sequence[rules.Rule]],
     policies: extensions.Extensions,
     pool_map: Mapping[Ref, ServedPool],
-) -> list[listeners.HttpFilter]:
+) -> list[envoy_listeners.HttpFilter]:
     """What the routes of a listener may switch on.
 
     First what answers or marks a request by itself (CORS, sessions), where a route asks for it;
@@ -166,7 +160,7 @@ def _filters(
         for rule in served[item.route.ref]
         for name, config in rule.listener_filters.items()
     }
-    found: dict[str, listeners.HttpFilter] = dict(sorted(wanted.items()))
+    found: dict[str, envoy_listeners.HttpFilter] = dict(sorted(wanted.items()))
     for item in attachments:
         policy = policies.of(item.route.ref, item.listener.gateway.ref)
         for processor in policy.processors if policy is not None else ():
@@ -266,13 +260,14 @@ def _patch(
     config: configuration.Configuration,
     before: Snapshot,
     gateways: set[Ref],
-) -> tuple[Snapshot, list[patches.PatchOutcome]]:
+) -> tuple[Snapshot, list[patch_policies.PatchOutcome]]:
     if not config.gateway.extension_apis.enable_envoy_patch_policy:
         return before, []
     resources = dict(before.resources)
     outcomes = [
-        patches.apply_policy(policy, resources)
-        for policy in patches.in_order(store.list(EnvoyPatchPolicy))
-        if patches.target_problem(policy) is None and patches.target_of(policy) in gateways
+        patch_policies.apply_policy(policy, resources)
+        for policy in patch_policies.in_order(store.list(EnvoyPatchPolicy))
+        if patch_policies.target_problem(policy) is None
+        and patch_policies.target_of(policy) in gateways
     ]
     return Snapshot(resources), outcomes

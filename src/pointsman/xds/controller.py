@@ -9,7 +9,8 @@ from typing import Any
 
 from pointsman.gateway.conditions import with_times
 from pointsman.gateway.options import Options
-from pointsman.gateway.statuses import EnvoyFacts, statuses
+from pointsman.gateway.statuses.facts import EnvoyFacts
+from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import Translation, translate
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Pod

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pointsman.gateway import names, snapshot, typed_json
+from pointsman.gateway import names, snapshot
+from pointsman.gateway.patches import typed_json
 from pointsman.gateway.snapshot import Key, Snapshot
 from pointsman.xds.binary import envoy_path
 from pointsman.xds.bootstrap import REGEX_RUNTIME

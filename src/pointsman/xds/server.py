@@ -14,7 +14,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 
 from pointsman.gateway import snapshot
 from pointsman.gateway.snapshot import Key, Snapshot
-from pointsman.gateway.statuses import EnvoyFacts
+from pointsman.gateway.statuses.facts import EnvoyFacts
 from pointsman.xds.session import Session
 from pointsman.xds.versions import PackedSnapshot, pack
 

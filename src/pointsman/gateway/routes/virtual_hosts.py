@@ -10,11 +10,13 @@ from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as components_pb2
 from envoy.config.route.v3 import route_pb2
 
-from pointsman.gateway import hostnames, names, rules, snapshot
-from pointsman.gateway.attachment import Attachment, BoundListener
-from pointsman.gateway.extensions import Extension, Extensions
+from pointsman.gateway import names, snapshot
+from pointsman.gateway.listeners import hostnames
+from pointsman.gateway.listeners.attachment import Attachment, BoundListener
 from pointsman.gateway.messages import packed
 from pointsman.gateway.options import Options
+from pointsman.gateway.policies.extensions import Extension, Extensions
+from pointsman.gateway.routes import rules
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.resources.base import Ref, Resource
 

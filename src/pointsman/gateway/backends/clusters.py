@@ -12,7 +12,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from pointsman.gateway import names, snapshot
-from pointsman.gateway.backends import Address, Destination
+from pointsman.gateway.backends.references import Address, Destination
 from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, socket_address, wrapped
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.resources.base import Ref

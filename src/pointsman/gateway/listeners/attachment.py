@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pointsman.gateway import conditions, hostnames, names, tls
-from pointsman.gateway.backends import Resolver, Unresolved
+from pointsman.gateway import conditions, names
+from pointsman.gateway.backends.references import Resolver, Unresolved
+from pointsman.gateway.listeners import hostnames, tls
 from pointsman.gateway.options import Options
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Namespace

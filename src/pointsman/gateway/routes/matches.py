@@ -17,7 +17,7 @@ from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 
-from pointsman.gateway import regexes
+from pointsman.gateway.routes import regexes
 from pointsman.resources.gateway_api import (
     GRPCMethodMatch,
     GRPCRouteMatch,

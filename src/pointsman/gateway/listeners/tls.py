@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 
 from pointsman.gateway import names, snapshot
-from pointsman.gateway.backends import Resolver, Unresolved
+from pointsman.gateway.backends.references import Resolver, Unresolved
 from pointsman.gateway.messages import ADS, packed
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.resources.base import Ref

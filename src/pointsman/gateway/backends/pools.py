@@ -28,8 +28,9 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.struct_pb2 import Struct
 from xds.type.v3 import typed_struct_pb2
 
-from pointsman.gateway import clusters, names, snapshot
-from pointsman.gateway.backends import Destination
+from pointsman.gateway import names, snapshot
+from pointsman.gateway.backends import clusters
+from pointsman.gateway.backends.references import Destination
 from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, wrapped
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.inference import headers

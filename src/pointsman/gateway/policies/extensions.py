@@ -13,8 +13,9 @@ from typing import Any
 
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
 
-from pointsman.gateway import clusters, conditions, names
-from pointsman.gateway.backends import Destination, Resolver, Unresolved, ref_of
+from pointsman.gateway import conditions, names
+from pointsman.gateway.backends import clusters
+from pointsman.gateway.backends.references import Destination, Resolver, Unresolved, ref_of
 from pointsman.gateway.messages import seconds, wrapped
 from pointsman.gateway.snapshot import EnvoyResource
 from pointsman.resources.backend_settings import BackendSettings

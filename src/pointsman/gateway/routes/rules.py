@@ -16,10 +16,18 @@ from dataclasses import dataclass
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from google.protobuf.message import Message
 
-from pointsman.gateway import clusters, cors, filters, limits, names, pools, sessions
-from pointsman.gateway.backends import Destination, Resolution, Resolver, Unresolved, ref_of
-from pointsman.gateway.matches import Match, grpc_match, http_match
+from pointsman.gateway import names
+from pointsman.gateway.backends import clusters, pools
+from pointsman.gateway.backends.references import (
+    Destination,
+    Resolution,
+    Resolver,
+    Unresolved,
+    ref_of,
+)
 from pointsman.gateway.messages import packed, wrapped
+from pointsman.gateway.routes import cors, filters, limits, sessions
+from pointsman.gateway.routes.matches import Match, grpc_match, http_match
 from pointsman.gateway.snapshot import EnvoyResource
 from pointsman.resources.base import Ref
 from pointsman.resources.gateway_api import (

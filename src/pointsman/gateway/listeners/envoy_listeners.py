@@ -21,9 +21,10 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 from google.protobuf.message import Message
 
-from pointsman.gateway import local_replies, names, snapshot, tls
-from pointsman.gateway.attachment import BoundListener
-from pointsman.gateway.backends import Unresolved
+from pointsman.gateway import names, snapshot
+from pointsman.gateway.backends.references import Unresolved
+from pointsman.gateway.listeners import local_replies, tls
+from pointsman.gateway.listeners.attachment import BoundListener
 from pointsman.gateway.messages import ADS, packed, seconds, socket_address, wrapped
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import EnvoyResource, Key

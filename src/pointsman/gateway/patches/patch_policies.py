@@ -23,8 +23,9 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from pointsman.gateway import conditions, typed_json
-from pointsman.gateway.json_patch import PatchError, apply_operation, select
+from pointsman.gateway import conditions
+from pointsman.gateway.patches import typed_json
+from pointsman.gateway.patches.json_patch import PatchError, apply_operation, select
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.resources.base import Ref
 from pointsman.resources.envoy_gateway import EnvoyPatch, EnvoyPatchPolicy

@@ -18,7 +18,8 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from google.protobuf import descriptor_pool, json_format
 from google.protobuf.message import Message
 
-from pointsman.gateway import snapshot, type_modules
+from pointsman.gateway import snapshot
+from pointsman.gateway.patches import type_modules
 
 _CLASSES: Mapping[str, type[Message]] = {
     snapshot.LISTENER: listener_pb2.Listener,

@@ -1,0 +1,1 @@
+"""Where requests come in: Gateways, their listeners, what attaches to them, TLS."""

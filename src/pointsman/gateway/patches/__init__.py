@@ -1,0 +1,1 @@
+"""Users' JSON patches of the generated resources."""

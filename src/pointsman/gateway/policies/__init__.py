@@ -1,0 +1,1 @@
+"""What users attach to Gateways and routes to change them."""

@@ -1,0 +1,1 @@
+"""What becomes of a request: rules, matches, filters, limits, virtual hosts."""

@@ -1,0 +1,1 @@
+"""What is so about each object, in conditions."""
