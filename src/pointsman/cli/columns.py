@@ -176,6 +176,17 @@ _BY_KIND: dict[tuple[str, str], Sequence[Column]] = {
         Column("PROGRAMMED", _condition("Programmed")),
         Column("PORTS", _path(".spec.listeners[*].port"), is_wide=True),
     ),
+    (_GATEWAY, "ListenerSet"): (
+        Column("PARENT", _path(".spec.parentRef.name")),
+        Column("ACCEPTED", _condition("Accepted")),
+        Column("PROGRAMMED", _condition("Programmed")),
+        Column("PORTS", _path(".spec.listeners[*].port"), is_wide=True),
+    ),
+    (_GATEWAY, "BackendTLSPolicy"): (
+        Column("TARGETS", _path(".spec.targetRefs[*].name")),
+        Column("HOSTNAME", _path(".spec.validation.hostname")),
+        Column("ACCEPTED", _path('.status.ancestors[*].conditions[?(@.type=="Accepted")].status')),
+    ),
     (_GATEWAY, "HTTPRoute"): (
         Column("HOSTNAMES", _hostnames),
         Column("PARENTS", _path(".spec.parentRefs[*].name"), is_wide=True),

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pointsman.resources.backend_tls import (
+    BackendTLSPolicy,
+    BackendTLSPolicySpec,
+    BackendTLSValidation,
+    LocalObjectRef,
+    PolicyTargetRef,
+    SubjectAltName,
+)
 from pointsman.resources.gateways import (
     GROUP,
     AllowedListeners,
     AllowedRoutes,
     FrontendTLS,
+    FrontendValidation,
     Gateway,
     GatewayAddress,
     GatewayClass,
@@ -17,6 +26,7 @@ from pointsman.resources.gateways import (
     GrantTo,
     Infrastructure,
     Listener,
+    ListenerNamespaces,
     ListenerTLS,
     ObjectRef,
     ParametersRef,
@@ -62,6 +72,7 @@ from pointsman.resources.http_routes import (
     Timeouts,
     URLRewrite,
 )
+from pointsman.resources.listener_sets import ListenerSet, ListenerSetSpec, ParentGatewayRef
 
 Route = HTTPRoute | GRPCRoute
 """What attaches to a listener that speaks HTTP."""
@@ -72,11 +83,15 @@ __all__ = [
     "AllowedListeners",
     "AllowedRoutes",
     "BackendObjectRef",
+    "BackendTLSPolicy",
+    "BackendTLSPolicySpec",
+    "BackendTLSValidation",
     "CommonFilter",
     "CookieConfig",
     "ExtensionRef",
     "Fraction",
     "FrontendTLS",
+    "FrontendValidation",
     "GRPCBackendRef",
     "GRPCMethodMatch",
     "GRPCRoute",
@@ -100,12 +115,18 @@ __all__ = [
     "HeaderModifier",
     "Infrastructure",
     "Listener",
+    "ListenerNamespaces",
+    "ListenerSet",
+    "ListenerSetSpec",
     "ListenerTLS",
+    "LocalObjectRef",
     "ObjectRef",
     "ParametersRef",
+    "ParentGatewayRef",
     "ParentRef",
     "PathMatch",
     "PathModifier",
+    "PolicyTargetRef",
     "QueryParamMatch",
     "ReferenceGrant",
     "ReferenceGrantSpec",
@@ -120,6 +141,7 @@ __all__ = [
     "RouteRule",
     "SecretObjectRef",
     "SessionPersistence",
+    "SubjectAltName",
     "Timeouts",
     "URLRewrite",
 ]

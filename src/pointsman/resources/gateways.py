@@ -1,10 +1,10 @@
-"""The objects of the Gateway API except routes: GatewayClass, Gateway, ReferenceGrant."""
+"""GatewayClass, Gateway and ReferenceGrant of the Gateway API."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -248,13 +248,7 @@ class GatewaySpec(Model):
     tls: GatewayTLS | None = None
 
     def _broken(self) -> Iterator[Broken]:
-        for position, listener in enumerate(self.listeners):
-            for where, message in _listener_rules(listener):
-                yield ("listeners", position, *where), message
-        yield from unique("listeners", [item.name for item in self.listeners], "name")
-        for position in repeated((i.port, i.protocol, i.hostname) for i in self.listeners):
-            message = "port, protocol and hostname together must be unique"
-            yield ("listeners", position), message
+        yield from listeners_rules(self.listeners)
         for position in repeated(
             (item.type, item.value) if _names_one(item) else index
             for index, item in enumerate(self.addresses)
@@ -264,6 +258,16 @@ class GatewaySpec(Model):
 
 def _names_one(address: GatewayAddress) -> bool:
     return address.value is not None and address.type in ("IPAddress", "Hostname")
+
+
+def listeners_rules(listeners: Sequence[Listener]) -> Iterator[Broken]:
+    """The rules that the listeners of one object obey, in the field `listeners`."""
+    for position, listener in enumerate(listeners):
+        for where, message in _listener_rules(listener):
+            yield ("listeners", position, *where), message
+    yield from unique("listeners", [item.name for item in listeners], "name")
+    for position in repeated((i.port, i.protocol, i.hostname) for i in listeners):
+        yield ("listeners", position), "port, protocol and hostname together must be unique"
 
 
 def _listener_rules(listener: Listener) -> Iterator[Broken]:

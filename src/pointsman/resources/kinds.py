@@ -31,6 +31,8 @@ USED: tuple[type[Resource], ...] = (
     gateway_api.HTTPRoute,
     gateway_api.GRPCRoute,
     gateway_api.ReferenceGrant,
+    gateway_api.ListenerSet,
+    gateway_api.BackendTLSPolicy,
     inference_extension.InferencePool,
     inference_extension.InferencePoolV1Alpha2,
     inference_extension.InferenceModel,
