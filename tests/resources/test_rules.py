@@ -395,13 +395,6 @@ def changed(value: Any, path: Iterable[str | int], new: Any) -> Any:
         ("EnvoyExtensionPolicy", ["targetRef", "kind"], "Pod", "targetRef.kind", "must be one of"),
         (
             "EnvoyExtensionPolicy",
-            ["targetRef", "sectionName"],
-            "a",
-            "targetRef.sectionName",
-            "not supported",
-        ),
-        (
-            "EnvoyExtensionPolicy",
             ["extProc", 0, "backendRef"],
             {"name": "x"},
             "extProc[0].backendRef",

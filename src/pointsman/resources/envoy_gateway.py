@@ -20,17 +20,14 @@ from pointsman.resources.fields import (
     NamespaceName,
     ObjectName,
     Port,
-    SectionName,
 )
 from pointsman.resources.filter_code import Lua, Wasm
-from pointsman.resources.gateways import GROUP as GATEWAY_GROUP
+from pointsman.resources.policy_targets import PolicyTargets
 
 GROUP = "gateway.envoyproxy.io"
 DEFAULT_CONTROLLER_NAME = "gateway.envoyproxy.io/gatewayclass-controller"
 CONFIG_KEY = "envoy-gateway.yaml"
 """The key of a ConfigMap under which an EnvoyGateway configuration is found."""
-
-POLICY_TARGET_KINDS = ("Gateway", "HTTPRoute", "GRPCRoute", "UDPRoute", "TCPRoute", "TLSRoute")
 
 IP_ADDRESS = (
     r"^((25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)\.){3}(25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)$"
@@ -110,27 +107,6 @@ class Backend(Resource):
     spec: BackendSpec
 
 
-class PolicyTargetRef(Model):
-    """A Gateway or route of the policy's namespace."""
-
-    group: Group
-    kind: KindName
-    name: ObjectName
-    section_name: SectionName | None = None
-
-
-class TargetSelector(Model):
-    """All objects of a kind in the policy's namespace that have these labels."""
-
-    group: Group = GATEWAY_GROUP
-    kind: KindName
-    match_labels: dict[str, str]
-
-    def _broken(self) -> Iterator[Broken]:
-        if self.group != GATEWAY_GROUP:
-            yield ("group",), f"must be {GATEWAY_GROUP}"
-
-
 class ExtensionBackendRef(Model):
     """The server of an extension: a Service or a Backend."""
 
@@ -195,40 +171,12 @@ class ExtProc(Model):
             yield ("backendRef",), "is not supported, use backendRefs"
 
 
-class ExtensionPolicySpec(Model):
+class ExtensionPolicySpec(PolicyTargets):
     """Extensions, and which Gateways or routes they are for."""
 
-    target_ref: PolicyTargetRef | None = None
-    """Deprecated in favour of `target_refs`, and still what many files have."""
-    target_refs: tuple[PolicyTargetRef, ...] | None = None
-    target_selectors: tuple[TargetSelector, ...] = ()
     ext_proc: tuple[ExtProc, ...] = Field(default=(), max_length=16)
     lua: tuple[Lua, ...] = Field(default=(), max_length=16)
     wasm: tuple[Wasm, ...] = Field(default=(), max_length=16)
-
-    @property
-    def targets(self) -> tuple[PolicyTargetRef, ...]:
-        """The named targets, whichever field they are written in."""
-        single = (self.target_ref,) if self.target_ref is not None else ()
-        return single + (self.target_refs or ())
-
-    def _broken(self) -> Iterator[Broken]:
-        given = (self.target_ref is not None) + (self.target_refs is not None)
-        if given != 1 and not self.target_selectors:
-            yield (), "must have either targetRef or targetRefs (or targetSelectors)"
-        if self.target_ref is not None:
-            yield from _target_rules(self.target_ref, ("targetRef",))
-        for position, ref in enumerate(self.target_refs or ()):
-            yield from _target_rules(ref, ("targetRefs", position))
-
-
-def _target_rules(ref: PolicyTargetRef, where: tuple[str | int, ...]) -> Iterator[Broken]:
-    if ref.group != GATEWAY_GROUP:
-        yield (*where, "group"), f"must be {GATEWAY_GROUP}, is {ref.group!r}"
-    if ref.kind not in POLICY_TARGET_KINDS:
-        yield (*where, "kind"), f"must be one of {', '.join(POLICY_TARGET_KINDS)}, is {ref.kind!r}"
-    if ref.section_name is not None:
-        yield (*where, "sectionName"), "is not supported by this policy"
 
 
 class EnvoyExtensionPolicy(Resource):

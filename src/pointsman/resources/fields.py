@@ -30,6 +30,8 @@ LABEL_KEY = (
 )
 LABEL_VALUE = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 DURATION = r"^([0-9]{1,5}(h|m|s|ms)){1,4}$"
+GO_DURATION = r"^(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(h|ms|m|s|us|µs|ns))+)$"
+QUANTITY = r"^[1-9]+[0-9]*([EPTGMK]i|[EPTGMk])?$"
 CONTROLLER_NAME = (
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
     r"\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$"
@@ -48,6 +50,8 @@ PATTERN_TEXTS = {
     LABEL_KEY: "a label key like 'app' or 'example.com/app'",
     LABEL_VALUE: "letters, digits, '-', '_' and '.', with a letter or digit at both ends",
     DURATION: "a duration like '10s', '1h30m' or '500ms'",
+    GO_DURATION: "a duration like '10s', '1.5h' or '500ms'",
+    QUANTITY: "bytes, or a quantity like '32Ki' or '10Mi'",
     CONTROLLER_NAME: "a controller name like 'example.com/gateway-controller'",
 }
 """What each pattern asks for, in words."""
@@ -75,6 +79,12 @@ LabelKey = Annotated[str, Field(pattern=LABEL_KEY)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)]
 Timestamp = Annotated[str, Field(pattern=TIMESTAMP)]
 Duration = Annotated[str, Field(pattern=DURATION)]
+GoDuration = Annotated[str, Field(max_length=64, pattern=GO_DURATION)]
+Quantity = (
+    Annotated[int, Field(strict=True, ge=0)]
+    | Annotated[str, Field(strict=True, max_length=32, pattern=QUANTITY)]
+)
+"""Bytes (see `quantities`)."""
 ControllerName = Annotated[str, Field(min_length=1, max_length=253, pattern=CONTROLLER_NAME)]
 
 Where = tuple[str | int, ...]

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 
 from pointsman.resources import (
     apps,
+    client_policies,
     core,
     discovery,
     envoy_gateway,
+    envoy_proxy,
     gateway_api,
     inference_extension,
     inference_models,
+    traffic_policies,
     unused,
 )
 from pointsman.resources.base import Kind, Resource
@@ -43,6 +46,9 @@ USED: tuple[type[Resource], ...] = (
     envoy_gateway.Backend,
     envoy_gateway.EnvoyExtensionPolicy,
     envoy_gateway.EnvoyPatchPolicy,
+    envoy_proxy.EnvoyProxy,
+    traffic_policies.BackendTrafficPolicy,
+    client_policies.ClientTrafficPolicy,
 )
 """What Pointsman reads."""
 
