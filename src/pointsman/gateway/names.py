@@ -16,6 +16,7 @@ Users' EnvoyPatchPolicies name these, so they are a contract: the names of Envoy
 
 Ours alone, because Envoy Gateway has no such thing:
 
+    listener of a ListenerSet     listenerset/default/more/http
     cluster of a pool             inferencepool/default/qwen-pool
     cluster of a v1alpha2 pool    xinferencepool/default/qwen-pool
     cluster of a pool's picker    inferencepool/default/qwen-pool/picker
@@ -57,6 +58,11 @@ METADATA_NAMESPACE = "envoy-gateway"
 def listener(namespace: str, gateway: str, section: str) -> str:
     """Listener, its filter chain and its route configuration, by the first listener of a port."""
     return f"{namespace}/{gateway}/{section}"
+
+
+def set_listener(namespace: str, listener_set: str, section: str) -> str:
+    """The same of a listener that a ListenerSet adds."""
+    return f"listenerset/{namespace}/{listener_set}/{section}"
 
 
 def virtual_host(listener_name: str, hostname: str) -> str:

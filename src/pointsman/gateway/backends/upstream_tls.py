@@ -1,0 +1,202 @@
+"""TLS towards backends: what BackendTLSPolicies say of Services, Backends and pools.
+
+Rules (Gateway API, BackendTLSPolicy): of two policies for one target the older counts, and then the
+first by namespace and name; one for a port of a Service goes before one for all of it. A policy
+none of whose authorities can be read is not accepted, and its backends are not spoken to: what was
+to be private is not sent in the clear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+
+from pointsman.gateway import names
+from pointsman.gateway.backends.authorities import KEY, KINDS, bundle
+from pointsman.gateway.messages import packed
+from pointsman.resources.base import Ref
+from pointsman.resources.core import Service
+from pointsman.resources.envoy_gateway import Backend
+from pointsman.resources.gateway_api import (
+    BackendTLSPolicy,
+    BackendTLSValidation,
+    LocalObjectRef,
+    PolicyTargetRef,
+)
+from pointsman.resources.inference_extension import InferencePool, InferencePoolV1Alpha2
+from pointsman.store import Store
+
+SYSTEM = "System"
+SYSTEM_AUTHORITIES_PATH = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian, Ubuntu, Alpine and Envoy's own image keep the well-known authorities."""
+
+TARGET_KINDS = frozenset(
+    (cls.KIND.group, cls.KIND.kind)
+    for cls in (Service, Backend, InferencePool, InferencePoolV1Alpha2)
+)
+NO_AUTHORITY = "NoValidCACertificate"
+
+Section = tuple[Ref, str]
+"""An object and the name of a section of it; "" for all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTLS:
+    """How a backend is spoken to."""
+
+    policy: Ref
+    hostname: str
+    """The server name that is asked for, and which the certificate must have."""
+    authorities: bytes = field(default=b"", repr=False)
+    """Whom to believe, in PEM; b"" for the well-known ones."""
+    alt_names: tuple[tuple[str, str], ...] = ()
+    """Type and value of the names of which the certificate must have one instead."""
+    is_broken: bool = False
+    """Nobody can be believed, so the backend is not spoken to."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLSPolicy:
+    """A BackendTLSPolicy and what became of it."""
+
+    policy: BackendTLSPolicy
+    tls: UpstreamTLS
+    targets: tuple[Section, ...] = ()
+    """For which it counts."""
+    refusal: tuple[str, str] | None = None
+    """Reason and message, where it is not accepted."""
+    unresolved: tuple[str, str] | None = None
+    """Reason and message, where some authority cannot be read."""
+
+    @property
+    def target_refs(self) -> tuple[Ref, ...]:
+        """The objects that it names."""
+        return tuple(dict.fromkeys(ref for ref, _ in _sections(self.policy)))
+
+
+class TLSPolicies:
+    """All BackendTLSPolicies, by what they are for."""
+
+    def __init__(self, store: Store) -> None:
+        self.items: dict[Ref, TLSPolicy] = {}
+        self._of_section: dict[Section, UpstreamTLS] = {}
+        for policy in sorted(store.list(BackendTLSPolicy), key=lambda item: item.age_key):
+            found = self._judge(store, policy)
+            self.items[policy.ref] = found
+            for section in found.targets:
+                self._of_section[section] = found.tls
+
+    def of(self, target: Ref, section: str | None = None) -> UpstreamTLS | None:
+        """How to speak TLS to an object, by that port of it; None where in the clear."""
+        named = self._of_section.get((target, section)) if section else None
+        return named or self._of_section.get((target, ""))
+
+    def _judge(self, store: Store, policy: BackendTLSPolicy) -> TLSPolicy:
+        tls, unresolved = _upstream_tls(store, policy)
+        wanted = list(_sections(policy))
+        found = TLSPolicy(policy, tls, unresolved=unresolved)
+        problem = next(filter(None, (_target_problem(store, *item) for item in wanted)), None)
+        if problem is not None:
+            return _refused(found, "TargetNotFound", problem)
+        free = tuple(item for item in wanted if item not in self._of_section)
+        if not free:
+            held = ", ".join(sorted({str(ref) for ref, _ in wanted}))
+            message = f"An older BackendTLSPolicy holds {held}"
+            return _refused(found, "Conflicted", message)
+        refusal = (NO_AUTHORITY, unresolved[1]) if tls.is_broken and unresolved else None
+        return TLSPolicy(policy, tls, free, refusal, unresolved)
+
+
+def transport_socket(tls: UpstreamTLS, is_http2: bool) -> dict[str, object]:
+    """The transport socket of a cluster whose servers speak TLS."""
+    trusted: dict[str, object] = (
+        {"inline_bytes": tls.authorities}
+        if tls.authorities
+        else {"filename": SYSTEM_AUTHORITIES_PATH}
+    )
+    alt_names = tls.alt_names or (("DNS", tls.hostname),)
+    context = tls_pb2.UpstreamTlsContext(
+        sni=tls.hostname,
+        common_tls_context={
+            "alpn_protocols": ["h2" if is_http2 else "http/1.1"],
+            "validation_context": {
+                "trusted_ca": trusted,
+                "match_typed_subject_alt_names": [
+                    {"san_type": kind, "matcher": {"exact": value}} for kind, value in alt_names
+                ],
+            },
+        },
+    )
+    return {"name": names.TLS, "typed_config": packed(context)}
+
+
+def _refused(found: TLSPolicy, reason: str, message: str) -> TLSPolicy:
+    return TLSPolicy(found.policy, found.tls, (), (reason, message), found.unresolved)
+
+
+def _sections(policy: BackendTLSPolicy) -> Iterator[Section]:
+    for item in policy.spec.target_refs:
+        yield _target(policy, item), item.section_name or ""
+
+
+def _target(policy: BackendTLSPolicy, item: PolicyTargetRef) -> Ref:
+    return Ref(item.group, item.kind, policy.metadata.namespace, item.name)
+
+
+def _target_problem(store: Store, target: Ref, section: str) -> str | None:
+    if (target.group, target.kind) not in TARGET_KINDS:
+        return f"{target} is no backend; use a Service, a Backend or an InferencePool"
+    found = store.find(target)
+    if found is None:
+        return f"{target} not found"
+    if not section:
+        return None
+    if not isinstance(found, Service):
+        return f"{target} has no sections; leave sectionName out"
+    if not any(port.name == section for port in found.spec.ports):
+        known = ", ".join(port.name for port in found.spec.ports if port.name) or "no names"
+        return f"{target} has no port of the name {section}; it has: {known}"
+    return None
+
+
+def _upstream_tls(
+    store: Store, policy: BackendTLSPolicy
+) -> tuple[UpstreamTLS, tuple[str, str] | None]:
+    validation = policy.spec.validation
+    alt_names = tuple(
+        ("DNS", item.hostname or "") if item.type == "Hostname" else ("URI", item.uri or "")
+        for item in validation.subject_alt_names
+    )
+    if not validation.ca_certificate_refs:
+        problem = _well_known_problem(validation)
+        tls = UpstreamTLS(
+            policy.ref, validation.hostname, b"", alt_names, is_broken=problem is not None
+        )
+        return tls, problem
+    found = [_authorities(store, policy, ref) for ref in validation.ca_certificate_refs]
+    good = b"".join(item for item in found if isinstance(item, bytes))
+    problem = next((item for item in found if isinstance(item, tuple)), None)
+    tls = UpstreamTLS(policy.ref, validation.hostname, good, alt_names, is_broken=not good)
+    return tls, problem
+
+
+def _well_known_problem(validation: BackendTLSValidation) -> tuple[str, str] | None:
+    wanted = validation.well_known_ca_certificates
+    if wanted == SYSTEM:
+        return None
+    return ("Invalid", f"wellKnownCACertificates {wanted} is not known; use {SYSTEM}")
+
+
+def _authorities(
+    store: Store, policy: BackendTLSPolicy, item: LocalObjectRef
+) -> bytes | tuple[str, str]:
+    ref = Ref(item.group, item.kind, policy.metadata.namespace, item.name)
+    if (ref.group, ref.kind) not in KINDS:
+        return ("InvalidKind", f"{ref} holds no certificates; use a ConfigMap")
+    found = bundle(store, ref)
+    if found is None:
+        message = f"{ref} is not there, or holds no certificate in PEM under {KEY}"
+        return ("InvalidCACertificateRef", message)
+    return found
