@@ -1,0 +1,79 @@
+"""The features of the Gateway API that are served, by the names of its conformance suite.
+
+This is the one table: the status of a GatewayClass lists it, and the page on conformance is held
+against it.
+"""
+
+from __future__ import annotations
+
+from pointsman.resources.unused import CustomResourceDefinition
+from pointsman.store import Store
+
+CORE = ("GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant")
+
+EXTENDED = (
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
+    "GRPCRouteNamedRouteRule",
+    "GatewayAddressEmpty",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
+    "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
+    "GatewayPort8080",
+    "GatewayStaticAddresses",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolH2C",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteBackendTimeout",
+    "HTTPRouteCORS",
+    "HTTPRouteDestinationPortMatching",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestMirror",
+    "HTTPRouteRequestMultipleMirrors",
+    "HTTPRouteRequestPercentageMirror",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteRetry",
+    "HTTPRouteRetryBackendTimeout",
+    "HTTPRouteRetryConnectionError",
+    "HTTPRouteSchemeRedirect",
+    "ListenerSet",
+)
+
+INFERENCE = ("SupportInferencePool",)
+"""Of the Gateway API Inference Extension."""
+
+SUPPORTED = tuple(sorted((*CORE, *EXTENDED, *INFERENCE)))
+"""As a GatewayClass lists them: in the order of their names."""
+
+BUNDLE_VERSION = "gateway.networking.k8s.io/bundle-version"
+"""The annotation by which a definition says which release of the Gateway API it is of."""
+VERSIONS = ("v1.3.", "v1.4.", "v1.5.", "v1.6.")
+"""Releases whose objects are read as they were meant."""
+_DEFINITION = "gatewayclasses.gateway.networking.k8s.io"
+
+
+def version_problem(store: Store) -> str | None:
+    """Why the definitions of a cluster are not those that are read here; None where they are.
+
+    On one machine there are none, and the ones that are built in count.
+    """
+    found = store.get(CustomResourceDefinition, "", _DEFINITION)
+    if found is None:
+        return None
+    version = found.metadata.annotations.get(BUNDLE_VERSION, "")
+    if version.startswith(VERSIONS):
+        return None
+    known = ", ".join(item.rstrip(".") for item in VERSIONS)
+    return f"The Gateway API is installed in version {version or 'unknown'}; supported are {known}"
