@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from pointsman.resources.base import Ref, Resource
+from pointsman.resources.differences import same_input
 
 R = TypeVar("R", bound=Resource)
 
@@ -32,6 +33,11 @@ class Change:
         if subject is None:
             raise ValueError("a change has an object before or after it")
         return subject.ref
+
+    @property
+    def is_of_content(self) -> bool:
+        """More than what a controller says about the object has changed."""
+        return self.old is None or self.new is None or not same_input(self.old, self.new)
 
 
 class Subscription:
@@ -75,6 +81,9 @@ class Store:
 
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str], dict[tuple[str, str], Resource]] = {}
+        self._sorted: dict[tuple[str, str], list[Resource]] = {}
+        self._versions: dict[Ref, int] = {}
+        self._kind_versions: dict[tuple[str, str], int] = {}
         self._subscriptions: set[Subscription] = set()
         self.revision = 0
         """Grows by one with each batch that changed something."""
@@ -89,6 +98,7 @@ class Store:
         ]
         if changes:
             self.revision += 1
+            self._count(changes)
             for subscription in self._subscriptions:
                 subscription.push(changes)
         return tuple(changes)
@@ -104,12 +114,27 @@ class Store:
 
     def list(self, cls: type[R], namespace: str | None = None) -> list[R]:
         """All objects of that class, in one namespace or in all, sorted by namespace and name."""
-        bucket = self._objects.get((cls.KIND.group, cls.KIND.kind), {})
+        kind = (cls.KIND.group, cls.KIND.kind)
+        found = self._sorted.get(kind)
+        if found is None:
+            found = [item for _, item in sorted(self._objects.get(kind, {}).items())]
+            self._sorted[kind] = found
         return [
             item
-            for key, item in sorted(bucket.items())
-            if isinstance(item, cls) and (namespace is None or key[0] == namespace)
+            for item in found
+            if isinstance(item, cls) and (namespace is None or item.metadata.namespace == namespace)
         ]
+
+    def version(self, ref: Ref) -> int:
+        """The revision in which an object last became another; 0 where it is not there.
+
+        Our own words about an object (its status, unless that is input) do not make it another.
+        """
+        return self._versions.get(ref, 0)
+
+    def kind_version(self, cls: type[Resource]) -> int:
+        """The revision in which an object of that kind last came, went or became another."""
+        return self._kind_versions.get((cls.KIND.group, cls.KIND.kind), 0)
 
     def __iter__(self) -> Iterator[Resource]:
         """Every object, kind by kind."""
@@ -133,8 +158,21 @@ class Store:
         if old == item:
             return None
         bucket[ref.namespace, ref.name] = item
+        self._sorted.pop((ref.group, ref.kind), None)
         return Change(old, item)
 
     def _remove(self, ref: Ref) -> Change | None:
         old = self._objects.get((ref.group, ref.kind), {}).pop((ref.namespace, ref.name), None)
+        self._sorted.pop((ref.group, ref.kind), None)
         return Change(old, None) if old is not None else None
+
+    def _count(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            if not change.is_of_content:
+                continue
+            ref = change.ref
+            self._kind_versions[ref.group, ref.kind] = self.revision
+            if change.new is not None:
+                self._versions[ref] = self.revision
+            else:
+                self._versions.pop(ref, None)

@@ -105,7 +105,4 @@ def test_translating_twice_gives_the_same_bytes() -> None:
 
 
 def contents(found: Snapshot) -> dict[Key, bytes]:
-    return {
-        key: item.message.SerializeToString(deterministic=True)
-        for key, item in found.resources.items()
-    }
+    return {item.key: item.content for item in found}

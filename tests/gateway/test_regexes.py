@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,15 +38,16 @@ def served(expressions: list[str]) -> Snapshot:
     """A listener that matches on every expression."""
     name = "default/front/any"
     found = translate(loaded((GOLDEN / "routes" / "in.yaml").read_text()), OPTIONS).snapshot
-    listener = found.resources[Key(snapshot.LISTENER, name)]
-    assert isinstance(listener.message, listener_pb2.Listener)
+    listener = found.names(snapshot.LISTENER)[name]
     routes = [
         {"match": {"safe_regex": {"regex": item}}, "direct_response": {"status": 200}}
         for item in expressions
     ]
     host = {"name": "all", "domains": ["*"], "routes": routes}
     message = route_pb2.RouteConfiguration(name=name, virtual_hosts=[host])
-    return Snapshot.of([listener, EnvoyResource(Key(snapshot.ROUTE_CONFIGURATION, name), message)])
+    return Snapshot.of(
+        [listener, EnvoyResource.of(Key(snapshot.ROUTE_CONFIGURATION, name), message)]
+    )
 
 
 @pytest.mark.parametrize("text", GOOD)

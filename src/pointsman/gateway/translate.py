@@ -1,137 +1,232 @@
 """The whole translation: objects in, Envoy's resources and what is so about each object out.
 
-    Gateways ─▶ listeners ─┐
-    routes ─▶ rules ───────┼─▶ listeners, route configurations, clusters, endpoints ─▶ patches
-    policies ─▶ processors ┘
+    Gateways, policies ─▶ scene ─┐
+    routes ──────────▶ parts ────┼─▶ listeners, route configurations, clusters, endpoints ─▶ patches
+    Services, pools ─▶ resolver ─┘
 
 Nothing here reads a clock, a socket or a global, and one object's fault stays its own: it becomes
 part of the outcome, from which `statuses` makes conditions.
+
+A translation is also what the next one starts from: what was made from objects that are still the
+same is taken over (see `scene`, `routes.parts`, `routes.virtual_hosts`), and is the same object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pointsman.gateway import configuration, names
 from pointsman.gateway.backends import pools
-from pointsman.gateway.backends.references import Destination, Resolver, Unresolved, ref_of
+from pointsman.gateway.backends.references import Destination, Picker, Resolver, Unresolved
 from pointsman.gateway.listeners import attachment, envoy_listeners, tls
+from pointsman.gateway.listeners.envoy_listeners import Chain, HttpFilter
 from pointsman.gateway.options import Options
 from pointsman.gateway.patches import patch_policies
 from pointsman.gateway.policies import extensions
-from pointsman.gateway.routes import rules, virtual_hosts
+from pointsman.gateway.routes.parts import RoutePart, leads_where_it_led, part_of
+from pointsman.gateway.routes.virtual_hosts import RouteConfigurations, route_configurations
+from pointsman.gateway.scene import Scene, scene
 from pointsman.gateway.snapshot import EnvoyResource, Snapshot
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Secret
-from pointsman.resources.envoy_gateway import EnvoyPatchPolicy
-from pointsman.resources.inference_extension import InferencePool
+from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy, EnvoyPatchPolicy
 from pointsman.store import Store
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ServedPool:
     """A pool that a route leads to."""
 
-    ref: Ref
-    pool: InferencePool
     destination: Destination
-    picker: pools.Picker | None
-    picker_problem: Unresolved | None
     parents: tuple[Ref, ...]
     """The Gateways through which it is reached."""
+    resources: tuple[EnvoyResource, ...]
+
+    @property
+    def asks_own_picker(self) -> bool:
+        """Our own picker picks for it."""
+        picker = self.destination.picker
+        return isinstance(picker, Picker) and picker.is_own
+
+    def is_like(self, other: ServedPool) -> bool:
+        """Nothing has changed from one to the other."""
+        return self.destination is other.destination and self.parents == other.parents
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Port:
+    """A port of Envoy's: the chains of its listener, and the listener."""
+
+    chains: tuple[Chain, ...]
+    resource: EnvoyResource
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Translation:
     """The resources, and all that was found out about the objects on the way."""
 
     snapshot: Snapshot
     before_patches: Snapshot
     config: configuration.Configuration
-    gateways: tuple[attachment.ServedGateway, ...] = ()
-    listeners: tuple[attachment.BoundListener, ...] = ()
-    parents: tuple[attachment.RouteParent, ...] = ()
-    rules: Mapping[Ref, Sequence[rules.Rule]] = field(default_factory=dict)
-    extensions: extensions.Extensions = field(default_factory=lambda: extensions.Extensions(()))
+    resolver: Resolver
+    scene: Scene
+    parts: Mapping[Ref, RoutePart]
+    """By route, older ones first."""
+    extensions: extensions.Extensions
     pools: Mapping[Ref, ServedPool] = field(default_factory=dict)
     patches: tuple[patch_policies.PatchOutcome, ...] = ()
+    ports: Mapping[str, Port] = field(default_factory=dict)
+    secrets: tuple[EnvoyResource, ...] = ()
+    route_configurations: RouteConfigurations = field(default_factory=RouteConfigurations)
+    policies_version: int = 0
+
+    @property
+    def gateways(self) -> tuple[attachment.ServedGateway, ...]:
+        """The Gateways of our classes."""
+        return self.scene.gateways
+
+    @property
+    def listeners(self) -> tuple[attachment.BoundListener, ...]:
+        """All listeners of these Gateways."""
+        return self.scene.listeners
+
+    @property
+    def parents(self) -> Iterator[attachment.RouteParent]:
+        """What became of each parentRef of each route that names one of these Gateways."""
+        return (parent for part in self.parts.values() for parent in part.parents)
 
 
-def translate(store: Store, options: Options) -> Translation:
-    """Translate the objects as they stand."""
+def translate(store: Store, options: Options, previous: Translation | None = None) -> Translation:
+    """Translate the objects as they stand; `previous` is an earlier translation of the store."""
     config = configuration.read(store)
-    resolver = Resolver(store, config.gateway, options)
-    gateways = attachment.served_gateways(store, config.gateway, options)
-    bound = attachment.bind_listeners(gateways, resolver)
-    parents = attachment.attach(store, gateways, bound)
-    attachments = [item for parent in parents for item in parent.attachments]
-    routes = {item.route.ref: item.route for item in parents}
-    followed = {ref: rules.follow(route, resolver) for ref, route in routes.items()}
-    attached = {item.route.ref for item in attachments}
-    served = {
-        ref: found for ref, found in followed.items() if ref in attached and not _refused(found)
-    }
-    attachments = [item for item in attachments if item.route.ref in served]
-    policies = extensions.translate(resolver)
-    pool_map = _served_pools(attachments, served, resolver)
-
-    resources: list[EnvoyResource] = []
-    chains: dict[str, list[envoy_listeners.Chain]] = {}
-    for name, sharing in _by_route_config(bound).items():
-        here = [item for item in attachments if item.listener.route_config == name]
-        filters = _filters(here, served, policies, pool_map)
-        logs = (pools.pick_log(),) if _asks_own_picker(here, served, pool_map) else ()
-        chain = envoy_listeners.Chain(tuple(sharing), tuple(filters), logs)
-        chains.setdefault(sharing[0].port_name, []).append(chain)
-        resources.append(
-            virtual_hosts.route_configuration(
-                name, sharing, here, served, policies, lambda ref: pool_map[ref].picker, options
-            )
+    resolver = (
+        previous.resolver.following(config.gateway, options)
+        if previous is not None
+        else Resolver(store, config.gateway, options)
+    )
+    policies = _policies(resolver, previous)
+    before = previous.scene if previous is not None else None
+    surroundings = scene(store, config, options, resolver, policies, before)
+    parts = _parts(store, surroundings, resolver, previous)
+    pool_map = _served_pools(parts.values(), previous)
+    configurations = route_configurations(
+        surroundings,
+        parts.values(),
+        previous.route_configurations if previous is not None else RouteConfigurations(),
+    )
+    is_same_scene = previous is not None and previous.scene is surroundings
+    ports = _ports(surroundings, parts.values(), policies, pool_map, options, previous)
+    secrets = (
+        previous.secrets
+        if previous is not None and is_same_scene
+        else tuple(_secrets(store, surroundings.listeners))
+    )
+    made = Snapshot.of(
+        resource
+        for group in (
+            configurations.resources.values(),
+            (port.resource for port in ports.values()),
+            secrets,
+            *(part.clusters for part in parts.values()),
+            *(processor.resources for item in policies.items for processor in item.processors),
+            *(item.resources for item in pool_map.values()),
+            _own_picker(pool_map, options),
         )
-    for port_name, sharing_port in chains.items():
-        resources.append(envoy_listeners.envoy_listener(port_name, sharing_port, options))
-    resources.extend(_secrets(store, bound))
-    for found in served.values():
-        for rule in found:
-            resources.extend(rules.rule_clusters(rule))
-    for item in policies.items:
-        for processor in item.processors:
-            resources.extend(processor.resources)
-    resources.extend(_pool_resources(pool_map.values(), options))
-
-    before = Snapshot.of(resources)
-    patched, outcomes = _patch(store, config, before, {item.gateway.ref for item in gateways})
+        for resource in group
+    )
+    patched, outcomes = _patch(store, config, made, set(surroundings.gateway_of))
     return Translation(
         snapshot=patched,
-        before_patches=before,
+        before_patches=made,
         config=config,
-        gateways=tuple(gateways),
-        listeners=tuple(bound),
-        parents=tuple(parents),
-        rules=followed,
+        resolver=resolver,
+        scene=surroundings,
+        parts=parts,
         extensions=policies,
         pools=pool_map,
         patches=tuple(outcomes),
+        ports=ports,
+        secrets=secrets,
+        route_configurations=configurations,
+        policies_version=store.kind_version(EnvoyExtensionPolicy),
     )
 
 
-def _refused(found: Sequence[rules.Rule]) -> bool:
-    """A route that asks for what is not served is not served by half."""
-    return any(rule.unsupported for rule in found)
+def _policies(resolver: Resolver, previous: Translation | None) -> extensions.Extensions:
+    version = resolver.store.kind_version(EnvoyExtensionPolicy)
+    if (
+        previous is not None
+        and previous.resolver is resolver
+        and previous.policies_version == version
+    ):
+        return previous.extensions
+    return extensions.translate(resolver)
 
 
-def _by_route_config(
-    bound: Iterable[attachment.BoundListener],
-) -> dict[str, list[attachment.BoundListener]]:
-    result: dict[str, list[attachment.BoundListener]] = {}
-    for item in bound:
-        if item.is_served:
-            result.setdefault(item.route_config, []).append(item)
+def _parts(
+    store: Store, surroundings: Scene, resolver: Resolver, previous: Translation | None
+) -> dict[Ref, RoutePart]:
+    """The part of every route that names one of our Gateways, older routes first."""
+    is_same_scene = previous is not None and previous.scene is surroundings
+    known = previous.parts if previous is not None and is_same_scene else {}
+    all_lead_there = previous is not None and previous.resolver is resolver
+    result = {}
+    for route in sorted(attachment.routes(store), key=lambda item: item.age_key):
+        ref = route.ref
+        version = store.version(ref)
+        part = known.get(ref)
+        stands = (
+            part is not None
+            and part.version == version
+            and (all_lead_there or leads_where_it_led(part, resolver))
+        )
+        result[ref] = (
+            part if part is not None and stands else part_of(route, version, surroundings, resolver)
+        )
     return result
 
 
-def _secrets(store: Store, bound: Iterable[attachment.BoundListener]) -> list[EnvoyResource]:
+def _served_pools(
+    parts: Iterable[RoutePart], previous: Translation | None
+) -> dict[Ref, ServedPool]:
+    destinations: dict[Ref, Destination] = {}
+    parents: dict[Ref, dict[Ref, None]] = {}
+    for part in parts:
+        for destination in part.pools:
+            destinations[destination.ref] = destination
+            known = parents.setdefault(destination.ref, {})
+            for item in part.hosts.values():
+                known[item.listener.gateway.ref] = None
+    before = previous.pools if previous is not None else {}
+    result = {}
+    for ref, destination in destinations.items():
+        old = before.get(ref)
+        resources = (
+            old.resources
+            if old is not None and old.destination is destination
+            else tuple(_pool_resources(destination))
+        )
+        made = ServedPool(destination, tuple(parents[ref]), resources)
+        result[ref] = old if old is not None and old.is_like(made) else made
+    return result
+
+
+def _pool_resources(destination: Destination) -> Iterator[EnvoyResource]:
+    if destination.pool is not None:
+        yield from pools.pool_cluster(destination, destination.pool)
+    picker = destination.picker
+    if isinstance(picker, Picker) and picker.destination is not None:
+        yield from pools.foreign_picker_cluster(destination.ref, picker.destination)
+
+
+def _own_picker(pool_map: Mapping[Ref, ServedPool], options: Options) -> list[EnvoyResource]:
+    if not pool_map or options.own_picker_socket is None:
+        return []
+    return [pools.own_picker_cluster(options.own_picker_socket)]
+
+
+def _secrets(store: Store, bound: Iterable[attachment.BoundListener]) -> Iterator[EnvoyResource]:
     """The certificates of the listeners that are served."""
     refs = dict.fromkeys(
         ref
@@ -140,118 +235,75 @@ def _secrets(store: Store, bound: Iterable[attachment.BoundListener]) -> list[En
         for ref in item.certificates
     )
     found = (store.get(Secret, ref.namespace, ref.name) for ref in refs)
-    return [tls.secret_resource(item) for item in found if item is not None]
+    return (tls.secret_resource(item) for item in found if item is not None)
 
 
-def _filters(
-    attachments: Sequence[attachment.Attachment],
-    served: Mapping[Ref, Sequence[rules.Rule]],
+def _ports(
+    surroundings: Scene,
+    parts: Iterable[RoutePart],
     policies: extensions.Extensions,
     pool_map: Mapping[Ref, ServedPool],
-) -> list[envoy_listeners.HttpFilter]:
-    """What the routes of a listener may switch on.
-
-    First what answers or marks a request by itself (CORS, sessions), where a route asks for it;
-    then policies' processors, then the pools'.
-    """
-    wanted = {
-        name: (name, config)
-        for item in attachments
-        for rule in served[item.route.ref]
-        for name, config in rule.listener_filters.items()
-    }
-    found: dict[str, envoy_listeners.HttpFilter] = dict(sorted(wanted.items()))
-    for item in attachments:
-        policy = policies.of(item.route.ref, item.listener.gateway.ref)
-        for processor in policy.processors if policy is not None else ():
-            found[processor.filter_name] = (processor.filter_name, processor.config)
-    if _pickers(attachments, served, pool_map):
-        found[names.POOL_FILTER] = (names.POOL_FILTER, pools.pool_filter())
-    return list(found.values())
-
-
-def _asks_own_picker(
-    attachments: Sequence[attachment.Attachment],
-    served: Mapping[Ref, Sequence[rules.Rule]],
-    pool_map: Mapping[Ref, ServedPool],
-) -> bool:
-    return any(picker.is_own for picker in _pickers(attachments, served, pool_map))
+    options: Options,
+    previous: Translation | None,
+) -> dict[str, Port]:
+    """Envoy's listeners, by name."""
+    needs = _needs(surroundings, parts, policies)
+    chains: dict[str, list[Chain]] = {}
+    for name, sharing in surroundings.sharing.items():
+        need = needs[name]
+        logs = (pools.pick_log(),) if need.asks_own_picker else ()
+        chain = Chain(tuple(sharing), tuple(need.filters()), logs)
+        chains.setdefault(sharing[0].port_name, []).append(chain)
+    is_same_scene = previous is not None and previous.scene is surroundings
+    before = previous.ports if previous is not None and is_same_scene else {}
+    result = {}
+    for port_name, sharing_port in chains.items():
+        known = before.get(port_name)
+        if known is not None and known.chains == tuple(sharing_port):
+            result[port_name] = known
+        else:
+            resource = envoy_listeners.envoy_listener(port_name, sharing_port, options)
+            result[port_name] = Port(tuple(sharing_port), resource)
+    return result
 
 
-def _pickers(
-    attachments: Sequence[attachment.Attachment],
-    served: Mapping[Ref, Sequence[rules.Rule]],
-    pool_map: Mapping[Ref, ServedPool],
-) -> list[pools.Picker]:
-    """Who picks for the pools behind the routes of a listener."""
-    return [
-        picker
-        for item in attachments
-        for rule in served[item.route.ref]
-        for destination in rule.pools
-        if (picker := pool_map[destination.ref].picker) is not None
-    ]
+@dataclass(slots=True)
+class _Needs:
+    """What the routes of a route configuration may switch on."""
+
+    own: dict[str, HttpFilter] = field(default_factory=dict)
+    """What answers or marks a request by itself: CORS, sessions."""
+    processors: dict[str, HttpFilter] = field(default_factory=dict)
+    asks_picker: bool = False
+    asks_own_picker: bool = False
+
+    def filters(self) -> Iterator[HttpFilter]:
+        """In the order in which they stand before the router."""
+        yield from (item for _, item in sorted(self.own.items()))
+        yield from self.processors.values()
+        if self.asks_picker:
+            yield (names.POOL_FILTER, pools.pool_filter())
 
 
-def _served_pools(
-    attachments: Sequence[attachment.Attachment],
-    served: Mapping[Ref, Sequence[rules.Rule]],
-    resolver: Resolver,
-) -> dict[Ref, ServedPool]:
-    destinations: dict[Ref, Destination] = {}
-    parents: dict[Ref, dict[Ref, None]] = {}
-    for item in attachments:
-        for rule in served[item.route.ref]:
-            for destination in rule.pools:
-                destinations[destination.ref] = destination
-                gateway = item.listener.gateway.ref
-                parents.setdefault(destination.ref, {})[gateway] = None
-    return {
-        ref: _served_pool(ref, destination, tuple(parents[ref]), resolver)
-        for ref, destination in destinations.items()
-    }
-
-
-def _served_pool(
-    ref: Ref, destination: Destination, parents: tuple[Ref, ...], resolver: Resolver
-) -> ServedPool:
-    pool = destination.pool
-    if pool is None:
-        raise ValueError(f"{ref} is not a pool")
-    picker, problem = _picker(ref, pool, resolver)
-    return ServedPool(ref, pool, destination, picker, problem, parents)
-
-
-def _picker(
-    ref: Ref, pool: InferencePool, resolver: Resolver
-) -> tuple[pools.Picker | None, Unresolved | None]:
-    """Who picks for a pool: the Service it names, or ours where none is named or none is there."""
-    has_own = resolver.options.own_picker_socket is not None
-    own = pools.Picker(names.OWN_PICKER_CLUSTER, is_own=True)
-    reference = pool.spec.endpoint_picker_ref
-    if reference is None:
-        return (own if has_own else None), None
-    namespace = pool.metadata.namespace
-    target = ref_of(namespace, reference.group, reference.kind, None, reference.name)
-    port = reference.port.number if reference.port is not None else None
-    found = resolver.resolve(ref, target, port)
-    if isinstance(found, Destination) and found.pool is None:
-        return pools.Picker(names.pool_picker(ref), is_own=False, destination=found), None
-    is_missing = isinstance(found, Unresolved) and found.reason == "BackendNotFound"
-    if is_missing and has_own:
-        return pools.Picker(names.OWN_PICKER_CLUSTER, is_own=True, is_provided=True), None
-    message = found.message if isinstance(found, Unresolved) else f"{target} cannot pick"
-    return None, Unresolved("InvalidExtensionRef", message)
-
-
-def _pool_resources(served: Iterable[ServedPool], options: Options) -> list[EnvoyResource]:
-    result: list[EnvoyResource] = []
-    for item in served:
-        result.extend(pools.pool_cluster(item.destination, item.pool))
-        if item.picker is not None and item.picker.destination is not None:
-            result.extend(pools.foreign_picker_cluster(item.ref, item.picker.destination))
-    if result and options.own_picker_socket is not None:
-        result.append(pools.own_picker_cluster(options.own_picker_socket))
+def _needs(
+    surroundings: Scene, parts: Iterable[RoutePart], policies: extensions.Extensions
+) -> dict[str, _Needs]:
+    result = {name: _Needs() for name in surroundings.sharing}
+    has_policies = bool(policies.items)
+    for part in parts:
+        if not (has_policies or part.pools or part.filters):
+            continue
+        for host, item in part.hosts.items():
+            need = result[host.route_config]
+            for name, config in part.filters.items():
+                need.own[name] = (name, config)
+            policy = policies.of(part.route.ref, item.listener.gateway.ref)
+            for processor in policy.processors if policy is not None else ():
+                need.processors[processor.filter_name] = (processor.filter_name, processor.config)
+            for destination in part.pools:
+                if isinstance(destination.picker, Picker):
+                    need.asks_picker = True
+                    need.asks_own_picker |= destination.picker.is_own
     return result
 
 
@@ -263,7 +315,7 @@ def _patch(
 ) -> tuple[Snapshot, list[patch_policies.PatchOutcome]]:
     if not config.gateway.extension_apis.enable_envoy_patch_policy:
         return before, []
-    resources = dict(before.resources)
+    resources = {type_url: dict(items) for type_url, items in before.types.items()}
     outcomes = [
         patch_policies.apply_policy(policy, resources)
         for policy in patch_policies.in_order(store.list(EnvoyPatchPolicy))

@@ -169,6 +169,8 @@ class Resource(Model):
     """An object of some kind. Each subclass names its kind in `KIND` and types its `spec`."""
 
     KIND: ClassVar[Kind]
+    STATUS_IS_INPUT: ClassVar[bool] = False
+    """What others say in the status decides something (where a Pod lives), beside the spec."""
 
     api_version: str
     kind: str

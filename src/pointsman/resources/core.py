@@ -387,6 +387,7 @@ class Pod(Resource):
     """A running (or external) server."""
 
     KIND: ClassVar[Kind] = Kind("", "v1", "Pod", "pods", ("po",))
+    STATUS_IS_INPUT: ClassVar[bool] = True
 
     spec: PodSpec | None = None
     """Absent for an external server, of which only the address is known."""

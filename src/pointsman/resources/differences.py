@@ -27,6 +27,24 @@ def same_content(old: Resource, new: Resource) -> bool:
     return old.model_copy(update=_REST) == new.model_copy(update=_REST | {"metadata": old.metadata})
 
 
+def same_input(old: Resource, new: Resource) -> bool:
+    """Whether two states of an object are the same to whoever reads it as input.
+
+    The status counts only where it is input (`Resource.STATUS_IS_INPUT`), and what every write
+    changes (the resource version) never does.
+    """
+    if old.KIND != new.KIND or (old.STATUS_IS_INPUT and old.status != new.status):
+        return False
+    before, after = old.metadata, new.metadata
+    if before is not after and before.model_copy(update=_VERSION) != after.model_copy(
+        update=_VERSION
+    ):
+        return False
+    rest = (name for name in type(old).model_fields if name not in ("metadata", "status"))
+    return all(getattr(old, name) == getattr(new, name) for name in rest)
+
+
+_VERSION: dict[str, Any] = {"resource_version": ""}
 _REST: dict[str, Any] = {"status": None}
 
 

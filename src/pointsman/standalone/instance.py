@@ -231,7 +231,8 @@ class Instance:
         if translation is None:
             return []
         rows = []
-        for key, resource in translation.snapshot.resources.items():
+        for resource in translation.snapshot:
+            key = resource.key
             refused = discovery.facts.refused.get(key)
             acked = discovery.is_acknowledged(key)
             rows.append(

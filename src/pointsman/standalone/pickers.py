@@ -51,9 +51,7 @@ class ProvidedPicker:
     def is_wanted(self) -> bool:
         """Some pool is picked for by us."""
         found = self._translation()
-        return found is not None and any(
-            item.picker is not None and item.picker.is_own for item in found.pools.values()
-        )
+        return found is not None and any(item.asks_own_picker for item in found.pools.values())
 
     async def is_ready(self) -> bool:
         """It serves and knows every endpoint that Envoy knows, or nobody needs it."""
@@ -64,7 +62,7 @@ class ProvidedPicker:
         wanted = {
             f"{address.host}:{address.port}"
             for item in found.pools.values()
-            if item.picker is not None and item.picker.is_own
+            if item.asks_own_picker
             for address in item.destination.addresses
         }
         return self._is_serving and wanted <= known

@@ -9,21 +9,16 @@ from typing import Any
 
 from pointsman.gateway.conditions import with_times
 from pointsman.gateway.options import Options
-from pointsman.gateway.statuses.facts import EnvoyFacts
+from pointsman.gateway.statuses.facts import EnvoyFacts, Memory, Status
 from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import Translation, translate
 from pointsman.resources.base import Ref
-from pointsman.resources.core import Pod
-from pointsman.resources.discovery import EndpointSlice
 from pointsman.sources.clock import now_text
-from pointsman.store import Change, Store
+from pointsman.store import Store
 from pointsman.xds.server import DiscoveryServer
 
 FOLD_S = 0.01
 """Changes that come this soon after an update wait for each other and become one."""
-
-_STATUS_COUNTS = frozenset({Pod.KIND.kind, EndpointSlice.KIND.kind})
-"""Kinds whose status is input: where a pod lives and whether it is ready."""
 
 WriteStatus = Callable[[Ref, dict[str, Any]], Awaitable[None]]
 
@@ -38,6 +33,8 @@ class Controller:
         self._options = options
         self._write_status = write_status
         self._wake = asyncio.Event()
+        self._memory = Memory()
+        self._told: dict[Ref, Status] = {}
         self._facts_changed = False
         self._config_problem: str | None = None
         self._translated = -1
@@ -66,7 +63,7 @@ class Controller:
                         await asyncio.sleep(max(0.0, self._rests_until - loop.time()))
                         changes = (*reader.result(), *subscription.take())
                         reader = asyncio.create_task(subscription.batch())
-                        if any(_matters(change) for change in changes):
+                        if any(change.is_of_content for change in changes):
                             await self._translate()
                             continue
                         self._translated = self._store.revision
@@ -83,7 +80,7 @@ class Controller:
         self._translated = self._store.revision
         self._rests_until = asyncio.get_running_loop().time() + FOLD_S
         try:
-            found = translate(self._store, self._options)
+            found = translate(self._store, self._options, self.translation)
         except Exception:
             # A fault of ours must not take down what works: Envoy keeps what it has.
             log.exception("The objects could not be translated; what was served stays")
@@ -101,18 +98,13 @@ class Controller:
         if self.translation is None:
             return
         now = now_text()
-        found = statuses(self._store, self.translation, self.discovery.facts, self._options)
+        facts = self.discovery.facts
+        found = statuses(self._store, self.translation, facts, self._options, self._memory)
+        told, self._told = self._told, found
         for ref, status in found.items():
             item = self._store.find(ref)
-            if item is None:
+            if item is None or told.get(ref) is status:
                 continue
             timed = with_times(status, item.status, now)
             if timed != item.status:
                 await self._write_status(ref, timed)
-
-
-def _matters(change: Change) -> bool:
-    """Whether a change can change what Envoy is told: statuses of most kinds are our own words."""
-    if change.old is None or change.new is None or change.ref.kind in _STATUS_COUNTS:
-        return True
-    return change.old.with_status(None) != change.new.with_status(None)

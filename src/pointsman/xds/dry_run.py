@@ -83,7 +83,7 @@ def _inline_routes(listener: dict[str, Any], found: Snapshot) -> dict[str, Any]:
             if item.get("name") != names.CONNECTION_MANAGER or "rds" not in manager:
                 continue
             key = Key(snapshot.ROUTE_CONFIGURATION, manager["rds"]["route_config_name"])
-            routes = found.resources.get(key)
+            routes = found.get(key)
             if routes is not None:
                 del manager["rds"]
                 # As over the wire: a route may name a cluster that is not there.
@@ -106,7 +106,7 @@ def _inline_endpoints(cluster: dict[str, Any], found: Snapshot) -> dict[str, Any
     eds: Mapping[str, Any] | None = cluster.get("eds_cluster_config")
     if cluster.get("type") != "EDS" or eds is None:
         return cluster
-    members = found.resources.get(Key(snapshot.ENDPOINTS, eds.get("service_name", "")))
+    members = found.get(Key(snapshot.ENDPOINTS, eds.get("service_name", "")))
     del cluster["eds_cluster_config"]
     cluster["type"] = "STATIC"
     if members is not None:

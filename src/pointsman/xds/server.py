@@ -16,7 +16,6 @@ from pointsman.gateway import snapshot
 from pointsman.gateway.snapshot import Key, Snapshot
 from pointsman.gateway.statuses.facts import EnvoyFacts
 from pointsman.xds.session import Session
-from pointsman.xds.versions import PackedSnapshot, pack
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 METHOD = "DeltaAggregatedResources"
@@ -34,7 +33,7 @@ class DiscoveryServer:
     """What Envoys are told, and what they answered."""
 
     def __init__(self, on_facts: Callable[[EnvoyFacts], None]) -> None:
-        self._served = PackedSnapshot()
+        self._served = Snapshot()
         self._streams: dict[Session, asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse]] = {}
         self._on_facts = on_facts
         self._facts = EnvoyFacts()
@@ -46,7 +45,7 @@ class DiscoveryServer:
 
     def serve(self, found: Snapshot) -> None:
         """Tell every Envoy of these resources, now and when it connects."""
-        self._served = pack(found, self._served)
+        self._served = found
         now = asyncio.get_running_loop().time()
         for session, outbox in self._streams.items():
             _put(outbox, session.update(self._served, now))
@@ -54,7 +53,7 @@ class DiscoveryServer:
 
     def version(self, key: Key) -> str:
         """The version in which a resource is served; "" where it is not."""
-        found = self._served.resources.get(key)
+        found = self._served.get(key)
         return found.version if found is not None else ""
 
     def is_acknowledged(self, key: Key) -> bool:
@@ -147,9 +146,9 @@ class DiscoveryServer:
         for session in self._streams:
             refused.update(session.refused)
         listeners = frozenset(
-            key.name
-            for key in self._served.resources
-            if key.type_url == snapshot.LISTENER and self.is_acknowledged(key)
+            item.key.name
+            for item in self._served.of_type(snapshot.LISTENER)
+            if self.is_acknowledged(item.key)
         )
         facts = EnvoyFacts(len(self._streams), 1, listeners, refused)
         for key in refused.keys() - self._facts.refused.keys():

@@ -23,15 +23,14 @@ Sources: the xDS protocol page of Envoy's documentation, and what Envoy 1.40 was
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage
 
 from pointsman.gateway import snapshot
-from pointsman.gateway.snapshot import Key
-from pointsman.xds.versions import Packed, PackedSnapshot
+from pointsman.gateway.snapshot import EnvoyResource, Key, Snapshot
 
 GATE_S = 5.0
 """How long listeners and routes wait for clusters to be acknowledged."""
@@ -60,34 +59,49 @@ class _TypeState:
     """What Envoy has, or was sent last: name to version."""
     absent: set[str] = field(default_factory=set)
     """Names that were answered as not existing."""
+    changed: dict[str, None] = field(default_factory=dict)
+    """Names that Envoy wants and has in another version, or not at all; the oldest first."""
+    gone: dict[str, None] = field(default_factory=dict)
+    """Names that Envoy has, or asks for, and that are not there."""
     in_flight: _InFlight | None = None
 
 
 class Session:
     """What one Envoy knows, and what it must be told next."""
 
-    def __init__(self, served: PackedSnapshot) -> None:
+    def __init__(self, served: Snapshot) -> None:
         self._served = served
         self._types = {type_url: _TypeState() for type_url in snapshot.TYPES}
         self._nonces = 0
         self.refused: dict[Key, str] = {}
         """Resources that Envoy refused in their present version, with its words."""
 
-    def update(
-        self, served: PackedSnapshot, now: float
-    ) -> list[discovery_pb2.DeltaDiscoveryResponse]:
+    def update(self, served: Snapshot, now: float) -> list[discovery_pb2.DeltaDiscoveryResponse]:
         """Take another snapshot; returns what is to be sent."""
-        for key in list(self.refused):
-            old, new = self._served.resources.get(key), served.resources.get(key)
-            if new is None or old is None or new.version != old.version:
-                del self.refused[key]
-        self._served = served
+        before, self._served = self._served, served
+        for type_url in snapshot.TYPES:
+            old, new = before.names(type_url), served.names(type_url)
+            if old is new:
+                continue
+            for name, item in new.items():
+                known = old.get(name)
+                if known is not item:
+                    self._forget_refusal(known, item)
+                    self._look_at(type_url, name)
+            for name in old.keys() - new.keys():
+                self.refused.pop(Key(type_url, name), None)
+                self._look_at(type_url, name)
         return self._due(now)
+
+    def _forget_refusal(self, old: EnvoyResource | None, new: EnvoyResource) -> None:
+        if old is None or old.version != new.version:
+            self.refused.pop(new.key, None)
 
     def retry(self, key: Key, now: float) -> list[discovery_pb2.DeltaDiscoveryResponse]:
         """Send a refused resource once more: what was in its way may be gone."""
         if key in self.refused:
             self._types[key.type_url].known.pop(key.name, None)
+            self._look_at(key.type_url, key.name)
         return self._due(now)
 
     def receive(
@@ -97,11 +111,13 @@ class Session:
         state = self._types.get(request.type_url)
         if state is None:
             return []
+        touched = {*request.resource_names_subscribe, *request.resource_names_unsubscribe}
         if not state.is_open:
             state.is_open = True
             state.known.update(request.initial_resource_versions)
             if request.type_url in WILDCARD_TYPES and not request.resource_names_subscribe:
                 state.subscribed.add(WILDCARD)
+            touched.update(state.known, self._served.names(request.type_url))
         for name in request.resource_names_subscribe:
             state.subscribed.add(name)
             state.absent.discard(name)
@@ -112,6 +128,8 @@ class Session:
             state.subscribed.discard(name)
             state.known.pop(name, None)
             state.absent.discard(name)
+        for name in sorted(touched):
+            self._look_at(request.type_url, name)
         if request.response_nonce:
             self._settle(request, state)
         return self._due(now)
@@ -129,14 +147,13 @@ class Session:
     def is_settled(self) -> bool:
         """Envoy has answered everything, and has everything that it has not refused."""
         return all(self._types[type_url].is_open for type_url in WILDCARD_TYPES) and not any(
-            state.in_flight is not None or self._changed(type_url)
-            for type_url, state in self._types.items()
+            state.in_flight is not None or state.changed for state in self._types.values()
         )
 
     def acknowledged(self, key: Key) -> bool:
         """Whether Envoy has taken a resource in its present version."""
         state = self._types[key.type_url]
-        item = self._served.resources.get(key)
+        item = self._served.get(key)
         pending = state.in_flight is not None and key.name in state.in_flight.versions
         return (
             item is not None
@@ -155,7 +172,7 @@ class Session:
         blamed = _blamed(message, in_flight.versions) if is_refusal else set()
         for name, version in in_flight.versions.items():
             key = Key(request.type_url, name)
-            current = self._served.resources.get(key)
+            current = self._served.get(key)
             if name in blamed and current is not None and current.version == version:
                 self.refused[key] = message.strip()
             else:
@@ -171,16 +188,16 @@ class Session:
                 continue
             if type_url in GATED_TYPES and self._is_gated(clusters, now):
                 continue
-            changed = self._changed(type_url)
-            gone = [] if type_url == snapshot.CLUSTER else self._gone(type_url)
+            changed = list(state.changed)
+            gone = [] if type_url == snapshot.CLUSTER else list(state.gone)
             if type_url == snapshot.SECRET:
-                changed = dict(islice(changed.items(), 1))
+                changed = changed[:1]
             if changed or gone:
                 result.append(self._response(type_url, changed, gone, now))
         if clusters.is_open and clusters.in_flight is None and self._users_are_settled():
-            gone = self._gone(snapshot.CLUSTER)
+            gone = list(clusters.gone)
             if gone:
-                result.append(self._response(snapshot.CLUSTER, {}, gone, now))
+                result.append(self._response(snapshot.CLUSTER, [], gone, now))
         return result
 
     def _is_gated(self, clusters: _TypeState, now: float) -> bool:
@@ -189,43 +206,35 @@ class Session:
 
     def _users_are_settled(self) -> bool:
         return all(
-            self._types[type_url].in_flight is None and not self._changed(type_url)
+            self._types[type_url].in_flight is None and not self._types[type_url].changed
             for type_url in GATED_TYPES
         )
 
-    def _changed(self, type_url: str) -> dict[str, Packed]:
+    def _look_at(self, type_url: str, name: str) -> None:
+        """Note whether Envoy must be told of that resource; call when any of it may be new."""
         state = self._types[type_url]
-        return {
-            name: item
-            for name, item in self._served.names(type_url).items()
-            if self._wants(state, name) and state.known.get(name) != item.version
-        }
-
-    def _gone(self, type_url: str) -> list[str]:
-        state = self._types[type_url]
-        there = self._served.names(type_url)
-        gone = [name for name in state.known if name not in there]
-        asked = [
-            name
-            for name in sorted(state.subscribed)
-            if name != WILDCARD
-            and name not in there
-            and name not in state.absent
-            and name not in state.known
-        ]
-        return gone + asked
-
-    def _wants(self, state: _TypeState, name: str) -> bool:
-        return WILDCARD in state.subscribed or name in state.subscribed
+        item = self._served.names(type_url).get(name)
+        is_wanted = WILDCARD in state.subscribed or name in state.subscribed
+        state.changed.pop(name, None)
+        state.gone.pop(name, None)
+        if item is not None:
+            if is_wanted and state.known.get(name) != item.version:
+                state.changed[name] = None
+        elif name in state.known or (
+            name in state.subscribed and name not in state.absent and name != WILDCARD
+        ):
+            state.gone[name] = None
 
     def _response(
-        self, type_url: str, changed: dict[str, Packed], gone: Iterable[str], now: float
+        self, type_url: str, changed: Iterable[str], gone: Iterable[str], now: float
     ) -> discovery_pb2.DeltaDiscoveryResponse:
         state = self._types[type_url]
+        served = self._served.names(type_url)
+        items = [served[name] for name in changed]
+        removed = tuple(gone)
         self._nonces += 1
         nonce = str(self._nonces)
-        versions = {name: item.version for name, item in changed.items()}
-        removed = tuple(gone)
+        versions = {item.key.name: item.version for item in items}
         state.in_flight = _InFlight(nonce, versions, removed, now)
         state.known.update(versions)
         state.absent.difference_update(versions)
@@ -233,21 +242,24 @@ class Session:
             state.known.pop(name, None)
             if name in state.subscribed:
                 state.absent.add(name)
+        for name in (*versions, *removed):
+            self._look_at(type_url, name)
         if type_url == snapshot.CLUSTER:
             endpoints = self._types[snapshot.ENDPOINTS]
             for name in versions:
                 endpoints.known.pop(name, None)
+                self._look_at(snapshot.ENDPOINTS, name)
         return discovery_pb2.DeltaDiscoveryResponse(
             type_url=type_url,
             nonce=nonce,
-            resources=_resources(changed),
+            resources=map(_resource, items),
             removed_resources=removed,
         )
 
 
-def _resources(changed: dict[str, Packed]) -> Iterator[discovery_pb2.Resource]:
-    for name, item in changed.items():
-        yield discovery_pb2.Resource(name=name, version=item.version, resource=item.resource)
+def _resource(item: EnvoyResource) -> discovery_pb2.Resource:
+    content = AnyMessage(type_url=item.key.type_url, value=item.content)
+    return discovery_pb2.Resource(name=item.key.name, version=item.version, resource=content)
 
 
 def _blamed(message: str, versions: dict[str, str]) -> set[str]:

@@ -63,7 +63,7 @@ def eds_cluster(
     )
     message.ignore_health_on_host_removal = True
     return [
-        EnvoyResource(Key(snapshot.CLUSTER, name), message, origins),
+        EnvoyResource.of(Key(snapshot.CLUSTER, name), message, origins),
         endpoints(name, localities, origins),
     ]
 
@@ -77,13 +77,13 @@ def dns_cluster(
     message.dns_refresh_rate.CopyFrom(seconds(DNS_REFRESH_S))
     message.respect_dns_ttl = True
     message.load_assignment.CopyFrom(_load_assignment(name, localities))
-    return [EnvoyResource(Key(snapshot.CLUSTER, name), message, origins)]
+    return [EnvoyResource.of(Key(snapshot.CLUSTER, name), message, origins)]
 
 
 def endpoints(name: str, localities: Sequence[Locality], origins: tuple[Ref, ...]) -> EnvoyResource:
     """The endpoints of an EDS cluster."""
     message = _load_assignment(name, localities)
-    return EnvoyResource(Key(snapshot.ENDPOINTS, name), message, origins)
+    return EnvoyResource.of(Key(snapshot.ENDPOINTS, name), message, origins)
 
 
 def http2_protocol_options() -> dict[str, AnyMessage]:

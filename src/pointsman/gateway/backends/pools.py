@@ -15,7 +15,6 @@ FULL_DUPLEX_STREAMED.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -30,7 +29,7 @@ from xds.type.v3 import typed_struct_pb2
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends import clusters
-from pointsman.gateway.backends.references import Destination
+from pointsman.gateway.backends.references import Destination, Picker
 from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, wrapped
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.inference import headers
@@ -64,17 +63,6 @@ _POLICY = "envoy.load_balancing_policies"
 _POLICY_TYPE = "type.googleapis.com/envoy.extensions.load_balancing_policies"
 
 
-@dataclass(frozen=True, slots=True)
-class Picker:
-    """Who picks for a pool."""
-
-    cluster: str
-    is_own: bool
-    is_provided: bool = False
-    """The pool names a Service that is not defined; ours stands in for it."""
-    destination: Destination | None = None
-
-
 def pool_cluster(destination: Destination, pool: InferencePool) -> list[EnvoyResource]:
     """The model servers of a pool."""
     name = names.pool(destination.ref)
@@ -93,7 +81,7 @@ def pool_cluster(destination: Destination, pool: InferencePool) -> list[EnvoyRes
     )
     members = clusters.Locality(name, 1, destination.addresses)
     return [
-        EnvoyResource(Key(snapshot.CLUSTER, name), message, origins),
+        EnvoyResource.of(Key(snapshot.CLUSTER, name), message, origins),
         clusters.endpoints(name, [members], origins),
     ]
 
@@ -142,7 +130,7 @@ def own_picker_cluster(socket_path: str) -> EnvoyResource:
         },
         typed_extension_protocol_options={names.HTTP_PROTOCOL_OPTIONS: packed(protocol)},
     )
-    return EnvoyResource(Key(snapshot.CLUSTER, name), message)
+    return EnvoyResource.of(Key(snapshot.CLUSTER, name), message)
 
 
 def foreign_picker_cluster(pool: Ref, destination: Destination) -> list[EnvoyResource]:
@@ -157,7 +145,8 @@ def foreign_picker_cluster(pool: Ref, destination: Destination) -> list[EnvoyRes
     )
     members = [clusters.Locality(name, 1, destination.addresses)]
     found = clusters.eds_cluster(name, members, settings, (pool, destination.ref))
-    message: Any = found[0].message
+    cluster = found[0]
+    message: Any = cluster.message
     protocol = http_protocol_options_pb2.HttpProtocolOptions(
         explicit_http_config={"http2_protocol_options": clusters.HTTP2_OPTIONS},
         common_http_protocol_options={"max_stream_duration": seconds(FOREIGN_PICKER_STREAM_S)},
@@ -167,7 +156,7 @@ def foreign_picker_cluster(pool: Ref, destination: Destination) -> list[EnvoyRes
         message.transport_socket.name = names.TLS
         context = tls_pb2.UpstreamTlsContext(common_tls_context={})
         message.transport_socket.typed_config.CopyFrom(packed(context))
-    return found
+    return [EnvoyResource.of(cluster.key, message, cluster.origins), *found[1:]]
 
 
 def pool_filter() -> ext_proc_pb2.ExternalProcessor:

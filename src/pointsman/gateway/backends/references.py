@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from pointsman.gateway import conditions
+from pointsman.gateway import conditions, names
+from pointsman.gateway.backends.members import Members, is_address
 from pointsman.gateway.options import Options
-from pointsman.resources.base import Ref
-from pointsman.resources.core import Pod, Service, ServicePort, pod_address, pod_ip, pod_is_ready
+from pointsman.resources.base import Ref, Resource
+from pointsman.resources.core import Pod, Service, ServicePort, pod_address
 from pointsman.resources.discovery import EndpointSlice
 from pointsman.resources.envoy_gateway import Backend, EnvoyGatewayConfig
 from pointsman.resources.gateway_api import ReferenceGrant
@@ -47,6 +49,20 @@ class Destination:
     is_plaintext: bool = False
     """The object says that its servers speak without TLS, where TLS would be assumed."""
     pool: InferencePool | None = None
+    """The pool as its user wrote it, in today's generation."""
+    picker: Picker | Unresolved | None = None
+    """Who picks for the pool, or why nobody does though it names somebody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picker:
+    """Who picks for a pool."""
+
+    cluster: str
+    is_own: bool
+    is_provided: bool = False
+    """The pool names a Service that is not defined; ours stands in for it."""
+    destination: Destination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +75,74 @@ class Unresolved:
 
 Resolution = Destination | Unresolved
 
+_Question = tuple[Ref, int | None, tuple[str, str, str] | None]
+"""A reference, its port, and who asks where that matters: from another namespace."""
 
-@dataclass(frozen=True, slots=True)
+
 class Resolver:
-    """Follows references among the objects of a store."""
+    """Follows references among the objects of a store.
 
-    store: Store
-    config: EnvoyGatewayConfig
-    options: Options
+    What was found is kept, and kept as the same object for as long as it is equal: who holds it can
+    tell by identity whether anything behind a reference has changed.
+    """
+
+    INPUTS: ClassVar[tuple[type[Resource], ...]] = (
+        Service,
+        Backend,
+        Pod,
+        EndpointSlice,
+        ReferenceGrant,
+        InferencePool,
+        InferencePoolV1Alpha2,
+    )
+    """The kinds that decide what a reference leads to."""
+
+    CAPACITY = 100_000
+    """References that are kept; the next resolver keeps only those that somebody still follows."""
+
+    def __init__(
+        self,
+        store: Store,
+        config: EnvoyGatewayConfig,
+        options: Options,
+        before: Resolver | None = None,
+    ) -> None:
+        """`before` is the resolver of an earlier state of the store."""
+        self.store = store
+        self.config = config
+        self.options = options
+        self._inputs = self._versions()
+        self._before = before.found if before is not None else {}
+        self.found: dict[_Question, Resolution] = {}
+        """Every answer so far."""
+        self.members: Members = Members(store, before.members if before is not None else None)
+
+    def following(self, config: EnvoyGatewayConfig, options: Options) -> Resolver:
+        """The resolver of the store as it is now: this one, where nothing has changed for it."""
+        is_same = (
+            (config, options) == (self.config, self.options)
+            and self._inputs == self._versions()
+            and len(self.found) < self.CAPACITY
+        )
+        return self if is_same else Resolver(self.store, config, options, self)
+
+    def _versions(self) -> tuple[int, ...]:
+        return tuple(self.store.kind_version(kind) for kind in self.INPUTS)
 
     def resolve(self, source: Ref, ref: Ref, port: int | None) -> Resolution:
         """What `ref` leads to, named by the object `source`, with the port it names."""
+        is_near = ref.namespace == source.namespace
+        question = (ref, port, None if is_near else (source.group, source.kind, source.namespace))
+        found = self.found.get(question)
+        if found is None:
+            found = self._resolve(source, ref, port)
+            before = self._before.get(question)
+            if before == found:
+                found = before
+            self.found[question] = found
+        return found
+
+    def _resolve(self, source: Ref, ref: Ref, port: int | None) -> Resolution:
         if ref.namespace != source.namespace and not self.is_granted(source, ref):
             return Unresolved(
                 "RefNotPermitted",
@@ -91,7 +164,7 @@ class Resolver:
     def pool_addresses(self, pool: InferencePool) -> tuple[Address, ...]:
         """The ready model servers of a pool: one for each port of each pod."""
         labels = pool.spec.selector.match_labels
-        pods = self._ready_pods(pool.metadata.namespace, labels)
+        pods = self.members.ready_pods(pool.metadata.namespace, labels)
         ports = [item.number for item in pool.spec.target_ports]
         return tuple(
             Address(*found)
@@ -104,7 +177,7 @@ class Resolver:
         """The ready servers behind one port of a Service: its pods, or its EndpointSlices."""
         if not service.spec.selector:
             return tuple(self._slice_addresses(service, port))
-        pods = self._ready_pods(service.metadata.namespace, service.spec.selector)
+        pods = self.members.ready_pods(service.metadata.namespace, service.spec.selector)
         return tuple(
             Address(*found)
             for pod in pods
@@ -112,26 +185,16 @@ class Resolver:
             and (found := pod_address(pod, number)) is not None
         )
 
-    def _ready_pods(self, namespace: str, labels: dict[str, str]) -> list[Pod]:
-        return [
-            pod
-            for pod in self.store.list(Pod, namespace)
-            if labels.items() <= pod.metadata.labels.items()
-            and pod_is_ready(pod)
-            and _is_address(pod_ip(pod) or "")
-        ]
-
     def _slice_addresses(self, service: Service, port: ServicePort) -> Iterator[Address]:
-        for item in self.store.list(EndpointSlice, service.metadata.namespace):
-            if item.metadata.labels.get("kubernetes.io/service-name") != service.metadata.name:
-                continue
+        meta = service.metadata
+        for item in self.members.slices(meta.namespace, meta.name):
             numbers = [
                 found.port
                 for found in item.ports
                 if found.port is not None and (found.name or "") == (port.name or "")
             ]
             for endpoint in item.endpoints:
-                if endpoint.is_ready and _is_address(endpoint.addresses[0]):
+                if endpoint.is_ready and is_address(endpoint.addresses[0]):
                     yield from (Address(endpoint.addresses[0], number) for number in numbers)
 
     def _service(self, ref: Ref, port: int | None) -> Resolution:
@@ -168,8 +231,32 @@ class Resolver:
         pool = find_pool(self.store, ref)
         if pool is None:
             return Unresolved("BackendNotFound", f"{ref} not found")
+        # What others write into the object (its status) must not make it another destination.
+        pool = pool.with_metadata(resource_version="").with_status(None)
         is_h2c = pool.spec.app_protocol in H2C_PROTOCOLS
-        return Destination(ref, self.pool_addresses(pool), is_http2=is_h2c, pool=pool)
+        return Destination(
+            ref,
+            self.pool_addresses(pool),
+            is_http2=is_h2c,
+            pool=pool,
+            picker=self._picker(ref, pool),
+        )
+
+    def _picker(self, ref: Ref, pool: InferencePool) -> Picker | Unresolved | None:
+        """The Service that a pool names, or ours where none is named or none is there."""
+        has_own = self.options.own_picker_socket is not None
+        reference = pool.spec.endpoint_picker_ref
+        if reference is None:
+            return Picker(names.OWN_PICKER_CLUSTER, is_own=True) if has_own else None
+        target = ref_of(ref.namespace, reference.group, reference.kind, None, reference.name)
+        port = reference.port.number if reference.port is not None else None
+        found = self.resolve(ref, target, port)
+        if isinstance(found, Destination) and found.pool is None:
+            return Picker(names.pool_picker(ref), is_own=False, destination=found)
+        if isinstance(found, Unresolved) and found.reason == "BackendNotFound" and has_own:
+            return Picker(names.OWN_PICKER_CLUSTER, is_own=True, is_provided=True)
+        message = found.message if isinstance(found, Unresolved) else f"{target} cannot pick"
+        return Unresolved("InvalidExtensionRef", message)
 
     def is_granted(self, source: Ref, target: Ref) -> bool:
         """Whether a ReferenceGrant lets `source` name `target` in another namespace."""
@@ -212,7 +299,7 @@ def backend_problem(backend: Backend, config: EnvoyGatewayConfig, options: Optio
                 f"The Backend was not accepted: hostname {endpoint.fqdn.hostname} is not a "
                 "valid FQDN"
             )
-        if endpoint.ip and not _is_address(endpoint.ip.address):
+        if endpoint.ip and not is_address(endpoint.ip.address):
             return f"The Backend was not accepted: {endpoint.ip.address} is not an IP address"
         if endpoint.unix and not 0 < len(endpoint.unix.path.encode()) <= MAX_SOCKET_PATH_BYTES:
             return (
@@ -225,15 +312,6 @@ def backend_problem(backend: Backend, config: EnvoyGatewayConfig, options: Optio
                 "loopback range is only supported on one machine"
             )
     return None
-
-
-def _is_address(text: str) -> bool:
-    """An IP address as Envoy takes it: one that it does not take would cost the whole cluster."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
 
 
 def _is_loopback(address: str) -> bool:

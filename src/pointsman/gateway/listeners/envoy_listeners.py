@@ -24,7 +24,8 @@ from google.protobuf.message import Message
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends.references import Unresolved
 from pointsman.gateway.listeners import local_replies, tls
-from pointsman.gateway.listeners.attachment import BoundListener
+from pointsman.gateway.listeners.binding import BoundListener
+from pointsman.gateway.listeners.client_trust import ClientTrust
 from pointsman.gateway.messages import ADS, packed, seconds, socket_address, wrapped
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import EnvoyResource, Key
@@ -64,9 +65,11 @@ class Chain:
 def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) -> EnvoyResource:
     """The listener of a port: one chain for HTTP, one for each HTTPS listener."""
     first = chains[0].bound[0].spec
+    hosts, port = chains[0].bound[0].hosts, options.bound_port(first.port)
     message = listener_pb2.Listener(
         name=port_name,
-        address=socket_address(options.bind_address, options.bound_port(first.port)),
+        address=socket_address(hosts[0], port),
+        additional_addresses=[{"address": socket_address(host, port)} for host in hosts[1:]],
         per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
         enable_reuse_port=wrapped(False) if options.exclusive_ports else None,
     )
@@ -78,7 +81,7 @@ def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) ->
     else:
         message.default_filter_chain.CopyFrom(_chain(chains[0]))
     origins = dict.fromkeys(item.gateway.ref for chain in chains for item in chain.bound)
-    return EnvoyResource(Key(snapshot.LISTENER, port_name), message, tuple(origins))
+    return EnvoyResource.of(Key(snapshot.LISTENER, port_name), message, tuple(origins))
 
 
 def _chain(chain: Chain) -> components_pb2.FilterChain:
@@ -96,7 +99,10 @@ def _tls_chain(chain: Chain) -> components_pb2.FilterChain:
         result.filter_chain_match.server_names.append(listener.spec.hostname)
     if not isinstance(listener.certificates, Unresolved):
         socket = components_pb2.FilterChain(
-            transport_socket=tls.transport_socket(listener.certificates)
+            transport_socket=tls.transport_socket(
+                listener.certificates,
+                listener.trust if isinstance(listener.trust, ClientTrust) else None,
+            )
         )
         result.MergeFrom(socket)
     return result

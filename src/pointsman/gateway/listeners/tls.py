@@ -18,11 +18,12 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends.references import Resolver, Unresolved
+from pointsman.gateway.listeners.client_trust import ClientTrust
 from pointsman.gateway.messages import ADS, packed
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Secret
-from pointsman.resources.gateway_api import Gateway, Listener
+from pointsman.resources.gateway_api import Gateway, Listener, ListenerSet
 
 HTTPS = "HTTPS"
 CERTIFICATE_KEY = "tls.crt"
@@ -33,20 +34,19 @@ INSPECTOR = "envoy.filters.listener.tls_inspector"
 
 
 def certificate_refs(
-    resolver: Resolver, gateway: Gateway, spec: Listener
+    resolver: Resolver, owner: Gateway | ListenerSet, spec: Listener
 ) -> tuple[Ref, ...] | Unresolved:
-    """The Secrets of a listener, each checked, or what is wrong with one of them."""
+    """The Secrets of a listener of `owner`, each checked, or what is wrong with one of them."""
     if spec.protocol != HTTPS:
         return ()
     if spec.tls is None or not spec.tls.certificate_refs:
         return Unresolved("InvalidCertificateRef", "An HTTPS listener needs tls.certificateRefs")
     result = []
     for item in spec.tls.certificate_refs:
-        namespace = item.namespace or gateway.metadata.namespace
+        namespace = item.namespace or owner.metadata.namespace
         ref = Ref(item.group, item.kind, namespace, item.name)
-        if ref.namespace != gateway.metadata.namespace and not resolver.is_granted(
-            gateway.ref, ref
-        ):
+        is_local = ref.namespace == owner.metadata.namespace
+        if not is_local and not resolver.is_granted(owner.ref, ref):
             message = f"Certificate ref to {ref} not permitted by any ReferenceGrant."
             return Unresolved("RefNotPermitted", message)
         problem = _problem(resolver, ref)
@@ -66,11 +66,11 @@ def secret_resource(secret: Secret) -> EnvoyResource:
             "private_key": {"inline_bytes": secret.value(PRIVATE_KEY_KEY) or b""},
         },
     )
-    return EnvoyResource(Key(snapshot.SECRET, name), message, (secret.ref,))
+    return EnvoyResource.of(Key(snapshot.SECRET, name), message, (secret.ref,))
 
 
-def transport_socket(secrets: tuple[Ref, ...]) -> dict[str, object]:
-    """TLS that ends here, with the certificates that `secrets` name."""
+def transport_socket(secrets: tuple[Ref, ...], trust: ClientTrust | None) -> dict[str, object]:
+    """TLS that ends here, with the certificates that `secrets` name; `trust` asks for clients'."""
     context = tls_pb2.DownstreamTlsContext(
         common_tls_context={
             "alpn_protocols": ALPN,
@@ -80,6 +80,12 @@ def transport_socket(secrets: tuple[Ref, ...]) -> dict[str, object]:
             ],
         }
     )
+    if trust is not None:
+        context.require_client_certificate.value = trust.is_required
+        validation = context.common_tls_context.validation_context
+        validation.trusted_ca.inline_bytes = trust.authorities
+        if not trust.is_required:
+            validation.trust_chain_verification = validation.ACCEPT_UNTRUSTED
     return {"name": names.TLS, "typed_config": packed(context)}
 
 

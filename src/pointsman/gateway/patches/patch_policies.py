@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
@@ -26,10 +26,13 @@ from google.protobuf.message import Message
 from pointsman.gateway import conditions
 from pointsman.gateway.patches import typed_json
 from pointsman.gateway.patches.json_patch import PatchError, apply_operation, select
-from pointsman.gateway.snapshot import EnvoyResource, Key
+from pointsman.gateway.snapshot import EnvoyResource, Key, message_class
 from pointsman.resources.base import Ref
 from pointsman.resources.envoy_gateway import EnvoyPatch, EnvoyPatchPolicy
 from pointsman.resources.gateway_api import Gateway
+
+Resources = Mapping[str, dict[str, EnvoyResource]]
+"""By type URL and name."""
 
 NEEDS_VALUE = ("add", "replace", "test")
 NEEDS_FROM = ("move", "copy")
@@ -82,7 +85,7 @@ def in_order(policies: Iterable[EnvoyPatchPolicy]) -> list[EnvoyPatchPolicy]:
     return sorted(policies, key=lambda item: (item.spec.priority, item.age_key))
 
 
-def apply_policy(policy: EnvoyPatchPolicy, resources: dict[Key, EnvoyResource]) -> PatchOutcome:
+def apply_policy(policy: EnvoyPatchPolicy, resources: Resources) -> PatchOutcome:
     """Apply a policy's patches to `resources`, in place, one after the other."""
     errors: list[str] = []
     missing: list[str] = []
@@ -95,16 +98,14 @@ def apply_policy(policy: EnvoyPatchPolicy, resources: dict[Key, EnvoyResource]) 
     return PatchOutcome(policy, tuple(errors), tuple(missing))
 
 
-def _apply(
-    policy: EnvoyPatchPolicy, patch: EnvoyPatch, resources: dict[Key, EnvoyResource]
-) -> bool:
+def _apply(policy: EnvoyPatchPolicy, patch: EnvoyPatch, resources: Resources) -> bool:
     operation = patch.operation
     _check(patch)
     if operation.op == "add" and not operation.path and operation.json_path is None:
         _add_resource(policy, patch, resources)
         return True
     key = Key(patch.type, patch.name)
-    resource = resources.get(key)
+    resource = resources[key.type_url].get(key.name)
     if resource is None:
         return False
     document = typed_json.to_dict(resource.message)
@@ -117,12 +118,9 @@ def _apply(
         document = apply_operation(
             document, operation.op, pointer, operation.value, operation.from_
         )
-    message = _parse(type(resource.message), document)
-    resources[key] = replace(
-        resource,
-        message=message,
-        origins=tuple(dict.fromkeys((policy.ref, *resource.origins))),
-    )
+    message = _parse(message_class(key.type_url), document)
+    origins = tuple(dict.fromkeys((policy.ref, *resource.origins)))
+    resources[key.type_url][key.name] = EnvoyResource.of(key, message, origins)
     return True
 
 
@@ -138,18 +136,16 @@ def _check(patch: EnvoyPatch) -> None:
         raise PatchError(f"operation {operation.op} must not have a from")
 
 
-def _add_resource(
-    policy: EnvoyPatchPolicy, patch: EnvoyPatch, resources: dict[Key, EnvoyResource]
-) -> None:
+def _add_resource(policy: EnvoyPatchPolicy, patch: EnvoyPatch, resources: Resources) -> None:
     value = patch.operation.value
     if not isinstance(value, Mapping):
         raise PatchError("a new resource must be an object")
-    message = _parse(typed_json.message_class(patch.type), value)
+    message = _parse(message_class(patch.type), value)
     name = str(getattr(message, "name", "") or getattr(message, "cluster_name", ""))
     if not name:
         raise PatchError("a new resource needs a name in its value")
     key = Key(patch.type, name)
-    resources[key] = EnvoyResource(key, message, (policy.ref,))
+    resources[key.type_url][key.name] = EnvoyResource.of(key, message, (policy.ref,))
 
 
 def _parse(cls: type[Message], document: Any) -> Message:

@@ -9,33 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# The pool of types that an Any may hold is what has been imported; these register theirs.
-from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.endpoint.v3 import endpoint_pb2
-from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2
-from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from google.protobuf import descriptor_pool, json_format
 from google.protobuf.message import Message
 
 from pointsman.gateway import snapshot
 from pointsman.gateway.patches import type_modules
 
-_CLASSES: Mapping[str, type[Message]] = {
-    snapshot.LISTENER: listener_pb2.Listener,
-    snapshot.ROUTE_CONFIGURATION: route_pb2.RouteConfiguration,
-    snapshot.CLUSTER: cluster_pb2.Cluster,
-    snapshot.ENDPOINTS: endpoint_pb2.ClusterLoadAssignment,
-    snapshot.SECRET: secret_pb2.Secret,
-}
-
 TYPED_STRUCT = f"{snapshot.TYPE_PREFIX}xds.type.v3.TypedStruct"
 _STRUCT_TYPES = (TYPED_STRUCT, f"{snapshot.TYPE_PREFIX}udpa.type.v1.TypedStruct")
-
-
-def message_class(type_url: str) -> type[Message]:
-    """The Python class of a resource type."""
-    return _CLASSES[type_url]
 
 
 def to_dict(message: Message) -> Any:

@@ -71,6 +71,14 @@ class Extensions:
         self.items = tuple(items)
         self._by_target = {target: item for item in items for target in item.targets}
 
+    @property
+    def seen_by_routes(self) -> tuple[object, ...]:
+        """All that can change what a route becomes; the servers behind processors are not in it."""
+        return tuple(
+            (item.targets, item.problem, *(each.filter_name for each in item.processors))
+            for item in self.items
+        )
+
     def of(self, route: Ref, gateway: Ref) -> Extension | None:
         """The policy that counts for a route on a Gateway."""
         return self._by_target.get(route) or self._by_target.get(gateway)

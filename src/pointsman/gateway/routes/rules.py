@@ -10,7 +10,7 @@ share of the requests (UNAVAILABLE to calls), no more.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
@@ -20,6 +20,7 @@ from pointsman.gateway import names
 from pointsman.gateway.backends import clusters, pools
 from pointsman.gateway.backends.references import (
     Destination,
+    Picker,
     Resolution,
     Resolver,
     Unresolved,
@@ -47,9 +48,6 @@ from pointsman.resources.gateway_api import (
     Timeouts,
 )
 
-PickerOf = Callable[[Ref], pools.Picker | None]
-"""Who picks for the pool of that reference."""
-
 NOWHERE_STATUS = 500
 NOWHERE_STATUS_OF_CALLS = 503
 """Envoy tells it to a gRPC client as UNAVAILABLE."""
@@ -61,6 +59,7 @@ class RuleBackend:
 
     ref: HTTPBackendRef | GRPCBackendRef
     index: int
+    target: Ref
     found: Resolution
 
 
@@ -70,6 +69,7 @@ class Mirror:
 
     spec: RequestMirror
     index: int
+    target: Ref
     found: Resolution
 
 
@@ -117,6 +117,14 @@ class Rule:
         return [item for item in found if isinstance(item, Unresolved)]
 
     @property
+    def references(self) -> Iterator[tuple[Ref, int | None, Resolution]]:
+        """Every object that it names, the port, and what that led to."""
+        for item in self.backends:
+            yield item.target, item.ref.port, item.found
+        for mirror in self.mirrors:
+            yield mirror.target, mirror.spec.backend_ref.port, mirror.found
+
+    @property
     def pools(self) -> list[Destination]:
         """The pools among its backends."""
         return [item for item in self.destinations if item.pool is not None]
@@ -144,15 +152,15 @@ def follow(route: Route, resolver: Resolver) -> list[Rule]:
 
 
 def _follow(route: Route, index: int, spec: RouteRule | GRPCRouteRule, resolver: Resolver) -> Rule:
-    def found(ref: BackendObjectRef) -> Resolution:
+    def found(ref: BackendObjectRef) -> tuple[Ref, Resolution]:
         namespace = route.metadata.namespace
         target = ref_of(namespace, ref.group, ref.kind, ref.namespace, ref.name)
-        return resolver.resolve(route.ref, target, ref.port)
+        return target, resolver.resolve(route.ref, target, ref.port)
 
     refs: Sequence[HTTPBackendRef | GRPCBackendRef] = spec.backend_refs
-    backends = tuple(RuleBackend(ref, position, found(ref)) for position, ref in enumerate(refs))
+    backends = tuple(RuleBackend(ref, position, *found(ref)) for position, ref in enumerate(refs))
     mirrors = tuple(
-        Mirror(item, position, found(item.backend_ref))
+        Mirror(item, position, *found(item.backend_ref))
         for position, item in filters.mirrors_of(spec.filters)
     )
     matches = _matches(spec)
@@ -231,7 +239,7 @@ def rule_clusters(rule: Rule) -> list[EnvoyResource]:
     return [*single, *mirrored]
 
 
-def envoy_route(rule: Rule, match: Match, door: Door, picker_of: PickerOf) -> route_pb2.Route:
+def envoy_route(rule: Rule, match: Match, door: Door) -> route_pb2.Route:
     """What happens to requests that meet `match`; its name is for the caller."""
     result = route_pb2.Route(match=match.envoy)
     filters.apply_headers(rule.filters, result)
@@ -248,7 +256,7 @@ def envoy_route(rule: Rule, match: Match, door: Door, picker_of: PickerOf) -> ro
         result.direct_response.status = NOWHERE_STATUS_OF_CALLS if rule.is_grpc else NOWHERE_STATUS
         return result
     filters.rewrite(rule.filters, match.prefix, result.route)
-    _send(rule, targets, match, result, picker_of)
+    _send(rule, targets, match, result)
     _mirror(rule, result.route)
     _persist(rule, match, result)
     streams = rule.is_grpc or bool(rule.pools)
@@ -264,7 +272,6 @@ def _send(
     targets: Sequence[RuleBackend],
     match: Match,
     result: route_pb2.Route,
-    picker_of: PickerOf,
 ) -> None:
     action = result.route
     if not rule.is_grpc:
@@ -276,7 +283,7 @@ def _send(
         action.cluster = _target_cluster(rule, targets[0])
         filters.apply_headers(targets[0].ref.filters, result)
         filters.rewrite(targets[0].ref.filters, match.prefix, action)
-        _ask_picker(targets[0].found, result, picker_of)
+        _ask_picker(targets[0].found, result)
         return
     codes = route_pb2.RouteAction.ClusterNotFoundResponseCode
     action.cluster_not_found_response_code = (
@@ -288,19 +295,15 @@ def _send(
         )
         filters.apply_headers(item.ref.filters, weighted)
         if isinstance(item.found, Destination):
-            _ask_picker(item.found, weighted, picker_of)
+            _ask_picker(item.found, weighted)
 
 
 def _ask_picker(
     destination: Destination,
     target: route_pb2.Route | route_pb2.WeightedCluster.ClusterWeight,
-    picker_of: PickerOf,
 ) -> None:
-    if destination.pool is None:
-        return
-    picker = picker_of(destination.ref)
-    if picker is not None:
-        override = pools.route_override(destination.pool, picker)
+    if destination.pool is not None and isinstance(destination.picker, Picker):
+        override = pools.route_override(destination.pool, destination.picker)
         target.typed_per_filter_config[names.POOL_FILTER].CopyFrom(packed(override))
 
 

@@ -1,135 +1,113 @@
-"""The route configuration of a port: its virtual hosts and their routes in order."""
+"""The route configuration of a port: its virtual hosts, each with its routes in order.
+
+A route configuration is put together from bytes: what a virtual host holds is only sorted and
+joined, and a virtual host that is as it was is taken as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
 
-from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as components_pb2
 from envoy.config.route.v3 import route_pb2
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.listeners import hostnames
-from pointsman.gateway.listeners.attachment import Attachment, BoundListener
-from pointsman.gateway.messages import packed
-from pointsman.gateway.options import Options
-from pointsman.gateway.policies.extensions import Extension, Extensions
-from pointsman.gateway.routes import rules
+from pointsman.gateway.listeners.attachment import BoundListener
+from pointsman.gateway.routes.parts import Entry, HostEntries, RoutePart, metadata_of
+from pointsman.gateway.scene import Scene
 from pointsman.gateway.snapshot import EnvoyResource, Key
-from pointsman.resources.base import Ref, Resource
+from pointsman.gateway.wire_format import with_entries
+from pointsman.resources.base import Ref
 
-SortKey = tuple[Any, ...]
-
-
-@dataclass(slots=True)
-class _VirtualHost:
-    """The routes of one hostname, with what orders them."""
-
-    listener: BoundListener
-    hostname: str
-    entries: dict[str, tuple[SortKey, components_pb2.Route]] = field(default_factory=dict)
-    """By the name of the route: two parentRefs may lead a route here."""
+_in_order = attrgetter("order")
 
 
-def route_configuration(
-    port_name: str,
-    bound: Sequence[BoundListener],
-    attachments: Sequence[Attachment],
-    rules_of: Mapping[Ref, Sequence[rules.Rule]],
-    extensions: Extensions,
-    picker_of: rules.PickerOf,
-    options: Options,
-) -> EnvoyResource:
-    """The routes of a port that the listeners `bound` share."""
-    door = _door(bound[0], options)
-    hosts: dict[str, _VirtualHost] = {}
-    if len(bound) > 1:
+@dataclass(frozen=True, slots=True, eq=False)
+class VirtualHost:
+    """A virtual host as it was put together, and from what."""
+
+    parts: tuple[HostEntries, ...]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RouteConfigurations:
+    """All route configurations, with what helps to make the next ones."""
+
+    scene: Scene | None = None
+    hosts: Mapping[str, Mapping[str, VirtualHost]] = field(default_factory=dict)
+    """By the name of the route configuration and by hostname."""
+    resources: Mapping[str, EnvoyResource] = field(default_factory=dict)
+    """By name."""
+
+
+def route_configurations(
+    scene: Scene, parts: Iterable[RoutePart], previous: RouteConfigurations
+) -> RouteConfigurations:
+    """The route configurations of every port; what is as it was comes from `previous`."""
+    before = previous if previous.scene is scene else RouteConfigurations()
+    found: dict[str, dict[str, list[HostEntries]]] = {}
+    sources: dict[str, dict[Ref, None]] = {name: {} for name in scene.sharing}
+    for name, sharing in scene.sharing.items():
         # A listener without routes still keeps its hostname away from its wider neighbours.
-        hosts = {item.hostname: _VirtualHost(item, item.hostname) for item in bound}
-    for attachment in attachments:
-        extension = extensions.of(attachment.route.ref, attachment.listener.gateway.ref)
-        for hostname in attachment.hostnames:
-            if not _owns(attachment.listener, hostname, bound):
-                continue
-            host = hosts.setdefault(hostname, _VirtualHost(attachment.listener, hostname))
-            for rule in rules_of[attachment.route.ref]:
-                host.entries.update(_routes(rule, hostname, extension, door, picker_of))
-    ordered = sorted(hosts.values(), key=lambda host: hostnames.specificity(host.hostname))
-    message = route_pb2.RouteConfiguration(
-        name=port_name,
-        ignore_port_in_host_matching=True,
-        virtual_hosts=[_virtual_host(host) for host in ordered],
-    )
-    routes = dict.fromkeys(attachment.route.ref for attachment in attachments)
-    gateways = dict.fromkeys(item.gateway.ref for item in bound)
-    return EnvoyResource(
-        Key(snapshot.ROUTE_CONFIGURATION, port_name), message, (*routes, *gateways)
-    )
+        listeners = sharing if len(sharing) > 1 else ()
+        found[name] = {item.hostname: [HostEntries(item, ())] for item in listeners}
+    for part in parts:
+        for host, entries in part.hosts.items():
+            found[host.route_config].setdefault(host.hostname, []).append(entries)
+            sources[host.route_config][part.route.ref] = None
+    hosts: dict[str, Mapping[str, VirtualHost]] = {}
+    resources: dict[str, EnvoyResource] = {}
+    for name, sharing in scene.sharing.items():
+        known = before.hosts.get(name, {})
+        made = {
+            hostname: _virtual_host(hostname, items, known.get(hostname))
+            for hostname, items in found[name].items()
+        }
+        hosts[name] = made
+        resources[name] = (
+            before.resources[name]
+            if made == known and name in before.resources
+            else _resource(name, sharing, made, sources[name])
+        )
+    return RouteConfigurations(scene, hosts, resources)
 
 
-def _virtual_host(host: _VirtualHost) -> components_pb2.VirtualHost:
-    gateway = host.listener.gateway
-    return components_pb2.VirtualHost(
-        name=names.virtual_host(host.listener.xds_name, host.hostname),
-        domains=[host.hostname],
-        metadata=_metadata(gateway, sectionName=host.listener.spec.name),
-        routes=[route for _, route in sorted(host.entries.values(), key=lambda entry: entry[0])],
-    )
-
-
-def _owns(listener: BoundListener, hostname: str, bound: Sequence[BoundListener]) -> bool:
-    """No narrower listener of the port takes the hostname: a request belongs to one listener."""
-    rank = hostnames.specificity(listener.hostname)
-    return not any(
-        hostnames.specificity(other.hostname) < rank and hostnames.covers(other.hostname, hostname)
-        for other in bound
+def _resource(
+    name: str,
+    sharing: Sequence[BoundListener],
+    hosts: Mapping[str, VirtualHost],
+    routes: Iterable[Ref],
+) -> EnvoyResource:
+    message = route_pb2.RouteConfiguration(name=name, ignore_port_in_host_matching=True)
+    ordered = sorted(hosts, key=hostnames.specificity)
+    content = with_entries(message, "virtual_hosts", (hosts[item].content for item in ordered))
+    gateways = dict.fromkeys(item.gateway.ref for item in sharing)
+    return EnvoyResource.of_content(
+        Key(snapshot.ROUTE_CONFIGURATION, name), content, (*routes, *gateways)
     )
 
 
-def _door(listener: BoundListener, options: Options) -> rules.Door:
-    spec = listener.spec
-    # On one machine clients come to the port that is really bound.
-    port = options.bound_port(spec.port) if options.is_alone else spec.port
-    return rules.Door(spec.protocol.lower(), port)
+def _virtual_host(
+    hostname: str, items: Sequence[HostEntries], before: VirtualHost | None
+) -> VirtualHost:
+    if before is not None and _are_the_same(before.parts, items):
+        return before
+    listener = items[0].listener
+    message = components_pb2.VirtualHost(
+        name=names.virtual_host(listener.xds_name, hostname),
+        domains=[hostname],
+        metadata=metadata_of(listener.gateway, sectionName=listener.spec.name),
+    )
+    entries: list[Entry] = sorted((each for item in items for each in item.entries), key=_in_order)
+    content = with_entries(message, "routes", (entry.content for entry in entries))
+    return VirtualHost(tuple(items), content)
 
 
-def _routes(
-    rule: rules.Rule,
-    hostname: str,
-    extension: Extension | None,
-    door: rules.Door,
-    picker_of: rules.PickerOf,
-) -> dict[str, tuple[SortKey, components_pb2.Route]]:
-    result = {}
-    for index, match in enumerate(rule.matches):
-        if extension is not None and extension.problem is not None:
-            route = components_pb2.Route(match=match.envoy, direct_response={"status": 500})
-        else:
-            route = rules.envoy_route(rule, match, door, picker_of)
-            _enable(extension, route)
-        route.name = names.route(rule.name, index, hostname)
-        route.metadata.CopyFrom(_metadata(rule.route))
-        key = (*match.precedence, rule.route.age_key, rule.index, index)
-        result[route.name] = (key, route)
-    return result
-
-
-def _enable(extension: Extension | None, route: components_pb2.Route) -> None:
-    """Switch the processors of a policy on for this route; on the listener they are off."""
-    if extension is None or route.WhichOneof("action") == "redirect":
-        return
-    # A filter configuration that says nothing but: on.
-    on = packed(components_pb2.FilterConfig(config={}))
-    for processor in extension.processors:
-        route.typed_per_filter_config[processor.filter_name].CopyFrom(on)
-
-
-def _metadata(subject: Resource, **more: str) -> base_pb2.Metadata:
-    """Which object a resource came from, in Envoy Gateway's form."""
-    meta = subject.metadata
-    named = {"kind": subject.KIND.kind, "name": meta.name, "namespace": meta.namespace, **more}
-    result = base_pb2.Metadata()
-    result.filter_metadata[names.METADATA_NAMESPACE].update({"resources": [named]})
-    return result
+def _are_the_same(before: Sequence[HostEntries], now: Sequence[HostEntries]) -> bool:
+    return len(before) == len(now) and all(
+        old.entries is new.entries for old, new in zip(before, now, strict=True)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,19 +29,52 @@ class EnvoyFacts:
     """Resources that Envoy refused, with its words."""
 
 
-def refusals(
-    subject: Resource, translation: Translation, facts: EnvoyFacts
-) -> list[Mapping[str, Any]]:
-    """Programmed=False where Envoy refused a resource for which this object is to blame first."""
-    messages = [
-        f"Envoy refused {key.name}: {message}"
-        for key, message in facts.refused.items()
-        if (found := translation.snapshot.resources.get(key)) is not None
-        and found.origins[:1] == (subject.ref,)
-    ]
-    if not messages:
-        return []
-    return [conditions.not_programmed(subject, "Invalid", "; ".join(messages))]
+class Memory:
+    """Statuses that were made, each kept as the same object while what it is made from stays.
+
+    It holds no more than the statuses of the last two rounds.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[Ref, tuple[tuple[Any, ...], Status]] = {}
+        self._now: dict[Ref, tuple[tuple[Any, ...], Status]] = {}
+
+    def begin(self) -> None:
+        """Another round: what is not asked for in it is forgotten."""
+        self._before, self._now = self._now, {}
+
+    def status(self, ref: Ref, made_from: tuple[Any, ...], make: Callable[[], Status]) -> Status:
+        """The status of an object, made anew only if `made_from` is not what it was."""
+        found = self._before.get(ref)
+        if found is None or found[0] != made_from:
+            found = (made_from, make())
+        self._now[ref] = found
+        return found[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """What Envoy refused, by the object that is to blame."""
+
+    messages: Mapping[Ref, Sequence[str]]
+
+    @classmethod
+    def of(cls, translation: Translation, facts: EnvoyFacts) -> Refusals:
+        """The first origin of a resource is to blame for it."""
+        found: dict[Ref, list[str]] = {}
+        for key, message in facts.refused.items():
+            resource = translation.snapshot.get(key)
+            if resource is not None and resource.origins:
+                text = f"Envoy refused {key.name}: {message}"
+                found.setdefault(resource.origins[0], []).append(text)
+        return cls(found)
+
+    def conditions(self, subject: Resource) -> list[Mapping[str, Any]]:
+        """Programmed=False where Envoy refused a resource for which `subject` is to blame."""
+        messages = self.messages.get(subject.ref)
+        if not messages:
+            return []
+        return [conditions.not_programmed(subject, "Invalid", "; ".join(messages))]
 
 
 def ancestors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,11 +28,12 @@ def gateway_status(
     translation: Translation,
     facts: EnvoyFacts,
     options: Options,
+    attached: Mapping[str, int],
 ) -> Status:
-    """A Gateway of ours, with its listeners."""
+    """A Gateway of ours, with its listeners; `attached` counts the routes of each of these."""
     gateway = served.gateway
-    mine = [item for item in translation.listeners if item.gateway.ref == gateway.ref]
-    listeners = [_listener(item, translation, facts) for item in mine]
+    mine = translation.scene.listeners_of.get(gateway.ref, ())
+    listeners = [_listener(item, facts, attached) for item in mine]
     is_valid = any(item.is_served for item in mine)
     accepted = conditions.GATEWAY_ACCEPTED
     if served.is_adopted:
@@ -52,6 +54,11 @@ def gateway_status(
     return status
 
 
+def attached_routes(translation: Translation) -> Mapping[str, int]:
+    """How many routes are attached to each listener, by its name."""
+    return Counter(name for part in translation.parts.values() for name in part.listeners)
+
+
 def _gateway_programmed(
     gateway: Gateway, listeners: Sequence[Status], facts: EnvoyFacts, options: Options
 ) -> Mapping[str, Any]:
@@ -68,7 +75,7 @@ def _gateway_programmed(
 
 
 def _listener(
-    item: attachment.BoundListener, translation: Translation, facts: EnvoyFacts
+    item: attachment.BoundListener, facts: EnvoyFacts, attached: Mapping[str, int]
 ) -> Status:
     gateway = item.gateway
     refused = next(
@@ -105,16 +112,9 @@ def _listener(
             else conditions.not_programmed(gateway, "Pending", "Waiting for Envoy"),
         ]
     found.append(_listener_refs(item))
-    routes = {
-        each.route.ref
-        for parent in translation.parents
-        for each in parent.attachments
-        if each.listener.xds_name == item.xds_name
-        and not any(rule.unsupported for rule in translation.rules.get(each.route.ref, ()))
-    }
     return {
         "name": item.spec.name,
-        "attachedRoutes": len(routes),
+        "attachedRoutes": attached.get(item.xds_name, 0),
         "supportedKinds": [
             {"group": group, "kind": kind}
             for group, kind in SUPPORTED_KINDS

@@ -11,7 +11,7 @@ from pointsman.gateway.backends.references import backend_problem
 from pointsman.gateway.listeners import attachment
 from pointsman.gateway.options import Options
 from pointsman.gateway.statuses import gateways, policies, pools, routes
-from pointsman.gateway.statuses.facts import EnvoyFacts, Status
+from pointsman.gateway.statuses.facts import EnvoyFacts, Memory, Refusals, Status
 from pointsman.gateway.translate import Translation
 from pointsman.resources.base import Ref
 from pointsman.resources.envoy_gateway import Backend
@@ -19,16 +19,29 @@ from pointsman.store import Store
 
 
 def statuses(
-    store: Store, translation: Translation, facts: EnvoyFacts, options: Options
+    store: Store,
+    translation: Translation,
+    facts: EnvoyFacts,
+    options: Options,
+    memory: Memory | None = None,
 ) -> dict[Ref, Status]:
-    """The status of every object that has one."""
+    """The status of every object that has one.
+
+    With the `memory` of an earlier round, the statuses of routes and pools that are what they were
+    are the same objects.
+    """
+    memory = memory or Memory()
+    memory.begin()
+    refusals = Refusals.of(translation, facts)
     result: dict[Ref, Status] = {}
     classes = attachment.served_classes(store, translation.config.gateway, options)
     for gateway_class, condition in classes.values():
         result[gateway_class.ref] = {"conditions": [condition]}
+    attached = gateways.attached_routes(translation)
     for served in translation.gateways:
-        result[served.gateway.ref] = gateways.gateway_status(served, translation, facts, options)
-    result.update(routes.route_statuses(store, translation, facts, options))
+        status = gateways.gateway_status(served, translation, facts, options, attached)
+        result[served.gateway.ref] = status
+    result.update(routes.route_statuses(translation, refusals, memory))
     for backend in store.list(Backend):
         problem = backend_problem(backend, translation.config.gateway, options)
         found = (
@@ -38,9 +51,9 @@ def statuses(
         )
         result[backend.ref] = {"conditions": [found]}
     for item in translation.extensions.items:
-        result[item.policy.ref] = policies.extension_status(item, translation, facts)
-    result.update(policies.patch_policy_statuses(store, translation, facts))
-    result.update(pools.pool_statuses(store, translation))
+        result[item.policy.ref] = policies.extension_status(item, translation, refusals)
+    result.update(policies.patch_policy_statuses(store, translation, refusals))
+    result.update(pools.pool_statuses(store, translation, memory))
     result.update(pools.model_statuses(store))
     result.update(pools.member_statuses(store))
     return result

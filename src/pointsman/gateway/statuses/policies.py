@@ -9,10 +9,9 @@ from pointsman.gateway import conditions
 from pointsman.gateway.patches import patch_policies
 from pointsman.gateway.policies import extensions
 from pointsman.gateway.statuses.facts import (
-    EnvoyFacts,
+    Refusals,
     Status,
     ancestors,
-    refusals,
 )
 from pointsman.gateway.translate import Translation
 from pointsman.resources.base import Ref
@@ -21,7 +20,7 @@ from pointsman.store import Store
 
 
 def extension_status(
-    item: extensions.Extension, translation: Translation, facts: EnvoyFacts
+    item: extensions.Extension, translation: Translation, refusals: Refusals
 ) -> Status:
     """An EnvoyExtensionPolicy."""
     policy = item.policy
@@ -43,13 +42,13 @@ def extension_status(
     routes = [parent.route.ref for parent in reached]
     found: list[Mapping[str, Any]] = [
         *extensions.policy_conditions(translation.extensions, item, routes),
-        *refusals(policy, translation, facts),
+        *refusals.conditions(policy),
     ]
     return ancestors({gateway for gateway, _ in gateways}, translation, found)
 
 
 def patch_policy_statuses(
-    store: Store, translation: Translation, facts: EnvoyFacts
+    store: Store, translation: Translation, refusals: Refusals
 ) -> dict[Ref, Status]:
     """Every EnvoyPatchPolicy."""
     outcomes = {outcome.policy.ref: outcome for outcome in translation.patches}
@@ -63,7 +62,7 @@ def patch_policy_statuses(
         elif problem is not None:
             found = [conditions.not_accepted(policy, "Invalid", problem)]
         elif policy.ref in outcomes:
-            refused = refusals(policy, translation, facts)
+            refused = refusals.conditions(policy)
             own = outcomes[policy.ref].conditions()
             found = [own[0], *refused] if refused else [*own]
         else:

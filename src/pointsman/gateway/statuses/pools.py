@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pointsman.gateway import conditions
-from pointsman.gateway.statuses.facts import (
-    Status,
-)
+from pointsman.gateway.backends.references import Destination, Unresolved
+from pointsman.gateway.statuses.facts import Memory, Status
 from pointsman.gateway.translate import ServedPool, Translation
 from pointsman.inference.models import winners
 from pointsman.inference.pools import pools
@@ -34,37 +34,53 @@ PoolMember = (
 )
 
 
-def pool_statuses(store: Store, translation: Translation) -> dict[Ref, Status]:
+def pool_statuses(
+    store: Store, translation: Translation, memory: Memory
+) -> Iterator[tuple[Ref, Status]]:
     """Every InferencePool: one entry for each Gateway through which it is reached."""
     controllers = {item.gateway.ref: item.controller_name for item in translation.gateways}
-    result = {}
-    for pool in (*store.list(InferencePool), *store.list(InferencePoolV1Alpha2)):
-        served = translation.pools.get(pool.ref)
-        entries = [
+    every: tuple[InferencePool | InferencePoolV1Alpha2, ...] = (
+        *store.list(InferencePool),
+        *store.list(InferencePoolV1Alpha2),
+    )
+    for pool in every:
+        ref = pool.ref
+        served = translation.pools.get(ref)
+        parents = served.parents if served is not None else ()
+        made_from = (served, store.version(ref), [controllers[item] for item in parents])
+        yield ref, memory.status(ref, made_from, partial(_status, pool, served, controllers))
+
+
+def _status(
+    pool: InferencePool | InferencePoolV1Alpha2,
+    served: ServedPool | None,
+    controllers: Mapping[Ref, str],
+) -> Status:
+    # The older generation calls its list `parent`.
+    name = "parent" if isinstance(pool, InferencePoolV1Alpha2) else "parents"
+    if served is None:
+        return {name: []}
+    return {
+        name: [
             {
                 "parentRef": {"kind": gateway.kind, "group": gateway.group}
                 | {"namespace": gateway.namespace, "name": gateway.name},
                 "controllerName": controllers[gateway],
-                "conditions": _pool_conditions(pool, served),
+                "conditions": _pool_conditions(pool, served.destination),
             }
-            for gateway in (served.parents if served is not None else ())
+            for gateway in served.parents
         ]
-        # The older generation calls its list `parent`.
-        name = "parent" if isinstance(pool, InferencePoolV1Alpha2) else "parents"
-        result[pool.ref] = {name: entries}
-    return result
+    }
 
 
-def _pool_conditions(pool: Resource, served: ServedPool | None) -> list[Mapping[str, Any]]:
-    if served is None:
-        return []
+def _pool_conditions(pool: Resource, found: Destination) -> list[Mapping[str, Any]]:
     accepted = conditions.accepted(pool, conditions.POOL_ACCEPTED)
-    if served.picker_problem is not None:
-        problem = served.picker_problem
-        return [accepted, conditions.refs_unresolved(pool, problem.reason, problem.message)]
-    reference = served.pool.spec.endpoint_picker_ref
+    picker = found.picker
+    if isinstance(picker, Unresolved):
+        return [accepted, conditions.refs_unresolved(pool, picker.reason, picker.message)]
+    reference = found.pool.spec.endpoint_picker_ref if found.pool is not None else None
     message = conditions.POOL_PICKER_RESOLVED
-    if served.picker is not None and served.picker.is_provided and reference is not None:
+    if picker is not None and picker.is_provided and reference is not None:
         message = conditions.POOL_PICKER_PROVIDED.format(
             name=f"{pool.metadata.namespace}/{reference.name}"
         )

@@ -2,64 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pointsman.gateway import conditions
 from pointsman.gateway.listeners import attachment
-from pointsman.gateway.options import Options
-from pointsman.gateway.statuses.facts import (
-    EnvoyFacts,
-    Status,
-    refusals,
-)
+from pointsman.gateway.routes.parts import RoutePart
+from pointsman.gateway.statuses.facts import Memory, Refusals, Status
 from pointsman.gateway.translate import Translation
 from pointsman.resources.base import Ref
-from pointsman.store import Store
 
 
 def route_statuses(
-    store: Store, translation: Translation, facts: EnvoyFacts, options: Options
-) -> dict[Ref, Status]:
+    translation: Translation, refusals: Refusals, memory: Memory
+) -> Iterator[tuple[Ref, Status]]:
     """Every route that names a Gateway of ours."""
-    parents: dict[Ref, list[Status]] = {}
-    for item in translation.parents:
-        entry = {
+    controller = translation.config.gateway.gateway.controller_name
+    for ref, part in translation.parts.items():
+        if part.parents or part.orphans:
+            made_from = (part, controller, refusals.messages.get(ref))
+            make = partial(_status, part, controller, refusals)
+            yield ref, memory.status(ref, made_from, make)
+
+
+def _status(part: RoutePart, controller: str, refusals: Refusals) -> Status:
+    entries = [
+        {
             "parentRef": item.parent.to_dict(),
             "controllerName": item.served.controller_name,
-            "conditions": _route_conditions(item, translation, facts),
+            "conditions": _conditions(part, item, refusals),
         }
-        parents.setdefault(item.route.ref, []).append(entry)
-    if options.is_alone:
-        _add_unknown_parents(store, translation, parents)
-    return {ref: {"parents": entries} for ref, entries in parents.items()}
-
-
-def _add_unknown_parents(
-    store: Store, translation: Translation, parents: dict[Ref, list[Status]]
-) -> None:
-    """On one machine nobody else will say that a route names a Gateway that is not there."""
-    for route in attachment.routes(store):
-        for parent in route.spec.parent_refs:
-            ref = attachment.parent_ref(route, parent)
-            if store.find(ref) is not None:
-                continue
-            message = f"{ref} not found"
-            entry = {
+        for item in part.parents
+    ]
+    for parent in part.orphans:
+        message = f"{attachment.parent_ref(part.route, parent)} not found"
+        entries.append(
+            {
                 "parentRef": parent.to_dict(),
-                "controllerName": translation.config.gateway.gateway.controller_name,
-                "conditions": [conditions.not_accepted(route, "NoMatchingParent", message)],
+                "controllerName": controller,
+                "conditions": [conditions.not_accepted(part.route, "NoMatchingParent", message)],
             }
-            parents.setdefault(route.ref, []).append(entry)
+        )
+    return {"parents": entries}
 
 
-def _route_conditions(
-    item: attachment.RouteParent, translation: Translation, facts: EnvoyFacts
+def _conditions(
+    part: RoutePart, item: attachment.RouteParent, refusals: Refusals
 ) -> list[Mapping[str, Any]]:
-    route = item.route
-    found = translation.rules.get(route.ref, ())
-    unsupported = [text for rule in found for text in rule.unsupported]
-    problems = [problem for rule in found for problem in rule.problems]
+    route = part.route
+    unsupported = [text for rule in part.rules for text in rule.unsupported]
+    problems = [problem for rule in part.rules for problem in rule.problems]
     if item.refusal is not None:
         accepted = conditions.not_accepted(route, *item.refusal)
     elif unsupported:
@@ -72,4 +65,4 @@ def _route_conditions(
         resolved = conditions.refs_unresolved(route, problems[0].reason, message)
     else:
         resolved = conditions.refs_resolved(route, conditions.ROUTE_REFS_RESOLVED)
-    return [accepted, resolved, *refusals(route, translation, facts)]
+    return [accepted, resolved, *refusals.conditions(route)]

@@ -1,0 +1,180 @@
+"""What one route adds to Envoy's configuration.
+
+A route's part is made from the route, from what its references lead to, and from the scene, and
+from nothing else. While these stay, the part stays as it is, whatever happens to other routes: one
+changed route among thousands costs the making of one part. Envoy's routes are kept as bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from envoy.config.core.v3 import base_pb2
+from envoy.config.route.v3 import route_components_pb2 as components_pb2
+from google.protobuf.message import Message
+
+from pointsman.gateway import names
+from pointsman.gateway.backends.references import Destination, Resolver
+from pointsman.gateway.listeners import attachment, hostnames
+from pointsman.gateway.listeners.attachment import BoundListener, RouteParent
+from pointsman.gateway.messages import packed
+from pointsman.gateway.options import Options
+from pointsman.gateway.policies.extensions import Extension
+from pointsman.gateway.routes import rules
+from pointsman.gateway.scene import Scene
+from pointsman.gateway.snapshot import EnvoyResource
+from pointsman.resources.base import Resource
+from pointsman.resources.gateway_api import ParentRef, Route
+
+SortKey = tuple[Any, ...]
+
+
+class Host(NamedTuple):
+    """A virtual host: the route configuration that it is in, and its hostname."""
+
+    route_config: str
+    hostname: str
+
+
+class Entry(NamedTuple):
+    """One of Envoy's routes."""
+
+    order: SortKey
+    """Sorts it among the routes of its host: the first that matches counts."""
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HostEntries:
+    """What a route adds to one virtual host."""
+
+    listener: BoundListener
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoutePart:
+    """A route, what became of its parentRefs, and what it adds."""
+
+    route: Route
+    version: int
+    """Of the route in the store."""
+    parents: tuple[RouteParent, ...] = ()
+    orphans: tuple[ParentRef, ...] = ()
+    """The parentRefs that name nothing, where nobody else will say so."""
+    rules: tuple[rules.Rule, ...] = ()
+    hosts: Mapping[Host, HostEntries] = field(default_factory=dict)
+    """Empty where the route is not served."""
+    clusters: tuple[EnvoyResource, ...] = ()
+
+    pools: tuple[Destination, ...] = ()
+    """The pools that it leads to."""
+    filters: Mapping[str, Message] = field(default_factory=dict)
+    """The HTTP filters that it switches on, by name, beside the processors."""
+
+    listeners: tuple[str, ...] = ()
+    """The names of the listeners that it is attached to."""
+
+
+def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> RoutePart:
+    """The part of a route as it is now."""
+    parents = tuple(
+        attachment.attach(route, scene.gateway_of, scene.listeners_of, scene.namespace_labels)
+    )
+    orphans = tuple(_orphans(route, scene)) if scene.options.is_alone else ()
+    followed = tuple(rules.follow(route, resolver))
+    attachments = [item for parent in parents for item in parent.attachments]
+    # A route that asks for what is not served is not served by half.
+    if not attachments or any(rule.unsupported for rule in followed):
+        return RoutePart(route, version, parents, orphans, followed)
+    hosts: dict[Host, HostEntries] = {}
+    for item in attachments:
+        extension = scene.extensions.of(route.ref, item.listener.gateway.ref)
+        sharing = scene.sharing[item.listener.route_config]
+        door = _door(sharing[0], scene.options)
+        for hostname in item.hostnames:
+            host = Host(item.listener.route_config, hostname)
+            if host not in hosts and _owns(item.listener, hostname, sharing):
+                entries = tuple(
+                    entry
+                    for rule in followed
+                    for entry in _entries(rule, hostname, extension, door)
+                )
+                hosts[host] = HostEntries(item.listener, entries)
+    return RoutePart(
+        *(route, version, parents, orphans, followed, hosts),
+        clusters=tuple(each for rule in followed for each in rules.rule_clusters(rule)),
+        pools=tuple(each for rule in followed for each in rule.pools),
+        filters={
+            name: config for rule in followed for name, config in rule.listener_filters.items()
+        },
+        listeners=tuple(dict.fromkeys(item.listener.xds_name for item in attachments)),
+    )
+
+
+def leads_where_it_led(part: RoutePart, resolver: Resolver) -> bool:
+    """Whether all references of a part lead to what they led to when it was made."""
+    source = part.route.ref
+    return all(
+        resolver.resolve(source, target, port) is found
+        for rule in part.rules
+        for target, port, found in rule.references
+    )
+
+
+def _orphans(route: Route, scene: Scene) -> Iterator[ParentRef]:
+    for parent in route.spec.parent_refs:
+        if attachment.parent_ref(route, parent) not in scene.known_parents:
+            yield parent
+
+
+def _owns(listener: BoundListener, hostname: str, sharing: Sequence[BoundListener]) -> bool:
+    """No narrower listener of the port takes the hostname: a request belongs to one listener."""
+    rank = hostnames.specificity(listener.hostname)
+    return not any(
+        hostnames.specificity(other.hostname) < rank and hostnames.covers(other.hostname, hostname)
+        for other in sharing
+    )
+
+
+def _door(listener: BoundListener, options: Options) -> rules.Door:
+    spec = listener.spec
+    # On one machine clients come to the port that is really bound.
+    port = options.bound_port(spec.port) if options.is_alone else spec.port
+    return rules.Door(spec.protocol.lower(), port)
+
+
+def _entries(
+    rule: rules.Rule, hostname: str, extension: Extension | None, door: rules.Door
+) -> Iterator[Entry]:
+    for index, match in enumerate(rule.matches):
+        if extension is not None and extension.problem is not None:
+            route = components_pb2.Route(match=match.envoy, direct_response={"status": 500})
+        else:
+            route = rules.envoy_route(rule, match, door)
+            _enable(extension, route)
+        route.name = names.route(rule.name, index, hostname)
+        route.metadata.CopyFrom(metadata_of(rule.route))
+        order = (*match.precedence, *rule.route.age_key, rule.index, index)
+        yield Entry(order, route.SerializeToString(deterministic=True))
+
+
+def _enable(extension: Extension | None, route: components_pb2.Route) -> None:
+    """Switch the processors of a policy on for this route; on the listener they are off."""
+    if extension is None or route.WhichOneof("action") == "redirect":
+        return
+    # A filter configuration that says nothing but: on.
+    on = packed(components_pb2.FilterConfig(config={}))
+    for processor in extension.processors:
+        route.typed_per_filter_config[processor.filter_name].CopyFrom(on)
+
+
+def metadata_of(subject: Resource, **more: str) -> base_pb2.Metadata:
+    """Which object a resource came from, in Envoy Gateway's form."""
+    meta = subject.metadata
+    named = {"kind": subject.KIND.kind, "name": meta.name, "namespace": meta.namespace, **more}
+    result = base_pb2.Metadata()
+    result.filter_metadata[names.METADATA_NAMESPACE].update({"resources": [named]})
+    return result
