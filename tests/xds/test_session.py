@@ -237,6 +237,15 @@ def test_a_stale_acknowledgement_settles_nothing() -> None:
     assert not session.is_settled
 
 
+def test_who_asks_for_all_clusters_gets_an_answer_even_when_there_are_none() -> None:
+    session = Session(snapshot(listener("l")))
+    first = session.receive(asks(CLUSTER), 0)
+    assert sent(first) == [("Cluster", [], [])]
+    # Nothing waits for its acknowledgement.
+    assert sent(session.receive(asks(LISTENER), 0)) == [("Listener", ["l"], [])]
+    assert session.receive(acks(first[0]), 0) == []
+
+
 def test_a_type_that_is_not_served_is_ignored() -> None:
     session = Session(snapshot())
     assert session.receive(asks("type.googleapis.com/envoy.config.nothing.v3.Thing"), 0) == []

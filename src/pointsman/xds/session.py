@@ -13,9 +13,11 @@ Everything that decides what may be sent when is in `Session._due`. The rules:
 4. Listeners and route configurations wait for the clusters they use: until no cluster is in flight,
    or `GATE_S` has passed (a cluster whose name does not resolve must not hold up the others).
 5. A name that is asked for and does not exist is answered as removed, so that Envoy does not wait.
-6. Secrets go one by one: a refused one names nothing in its NACK and takes the rest of its response
+6. Who asks for everything of a type gets an answer even when there is nothing: Envoy waits for it
+   before it goes on to the next type.
+7. Secrets go one by one: a refused one names nothing in its NACK and takes the rest of its response
    with it.
-7. A NACK is remembered for the resources that it names, and they are not sent again until they
+8. A NACK is remembered for the resources that it names, and they are not sent again until they
    change or somebody asks for another try. Envoy keeps what it had.
 
 Sources: the xDS protocol page of Envoy's documentation, and what Envoy 1.40 was seen to do.
@@ -59,6 +61,8 @@ class _TypeState:
     """What Envoy has, or was sent last: name to version."""
     absent: set[str] = field(default_factory=set)
     """Names that were answered as not existing."""
+    awaits_first: bool = False
+    """Envoy wants everything of this type and has had no answer yet."""
     changed: dict[str, None] = field(default_factory=dict)
     """Names that Envoy wants and has in another version, or not at all; the oldest first."""
     gone: dict[str, None] = field(default_factory=dict)
@@ -117,6 +121,7 @@ class Session:
             state.known.update(request.initial_resource_versions)
             if request.type_url in WILDCARD_TYPES and not request.resource_names_subscribe:
                 state.subscribed.add(WILDCARD)
+                state.awaits_first = True
             touched.update(state.known, self._served.names(request.type_url))
         for name in request.resource_names_subscribe:
             state.subscribed.add(name)
@@ -192,7 +197,7 @@ class Session:
             gone = [] if type_url == snapshot.CLUSTER else list(state.gone)
             if type_url == snapshot.SECRET:
                 changed = changed[:1]
-            if changed or gone:
+            if changed or gone or state.awaits_first:
                 result.append(self._response(type_url, changed, gone, now))
         if clusters.is_open and clusters.in_flight is None and self._users_are_settled():
             gone = list(clusters.gone)
@@ -202,7 +207,9 @@ class Session:
 
     def _is_gated(self, clusters: _TypeState, now: float) -> bool:
         in_flight = clusters.in_flight
-        return in_flight is not None and now < in_flight.sent_at + GATE_S
+        if in_flight is None or not in_flight.versions:
+            return False
+        return now < in_flight.sent_at + GATE_S
 
     def _users_are_settled(self) -> bool:
         return all(
@@ -236,6 +243,7 @@ class Session:
         nonce = str(self._nonces)
         versions = {item.key.name: item.version for item in items}
         state.in_flight = _InFlight(nonce, versions, removed, now)
+        state.awaits_first = False
         state.known.update(versions)
         state.absent.difference_update(versions)
         for name in removed:

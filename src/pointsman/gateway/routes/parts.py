@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as components_pb2
 from google.protobuf.message import Message
 
@@ -25,7 +24,6 @@ from pointsman.gateway.policies.extensions import Extension
 from pointsman.gateway.routes import rules
 from pointsman.gateway.scene import Scene
 from pointsman.gateway.snapshot import EnvoyResource
-from pointsman.resources.base import Resource
 from pointsman.resources.gateway_api import ParentRef, Route
 
 SortKey = tuple[Any, ...]
@@ -81,7 +79,7 @@ class RoutePart:
 def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> RoutePart:
     """The part of a route as it is now."""
     parents = tuple(
-        attachment.attach(route, scene.gateway_of, scene.listeners_of, scene.namespace_labels)
+        attachment.attach(route, scene.parent_of, scene.listeners_of, scene.namespace_labels)
     )
     orphans = tuple(_orphans(route, scene)) if scene.options.is_alone else ()
     followed = tuple(rules.follow(route, resolver))
@@ -92,8 +90,8 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
     hosts: dict[Host, HostEntries] = {}
     for item in attachments:
         extension = scene.extensions.of(route.ref, item.listener.gateway.ref)
-        sharing = scene.sharing[item.listener.route_config]
-        door = _door(sharing[0], scene.options)
+        sharing = scene.neighbours[item.listener.port_name]
+        door = _door(item.listener, scene.options)
         for hostname in item.hostnames:
             host = Host(item.listener.route_config, hostname)
             if host not in hosts and _owns(item.listener, hostname, sharing):
@@ -156,7 +154,6 @@ def _entries(
             route = rules.envoy_route(rule, match, door)
             _enable(extension, route)
         route.name = names.route(rule.name, index, hostname)
-        route.metadata.CopyFrom(metadata_of(rule.route))
         order = (*match.precedence, *rule.route.age_key, rule.index, index)
         yield Entry(order, route.SerializeToString(deterministic=True))
 
@@ -170,11 +167,3 @@ def _enable(extension: Extension | None, route: components_pb2.Route) -> None:
     for processor in extension.processors:
         route.typed_per_filter_config[processor.filter_name].CopyFrom(on)
 
-
-def metadata_of(subject: Resource, **more: str) -> base_pb2.Metadata:
-    """Which object a resource came from, in Envoy Gateway's form."""
-    meta = subject.metadata
-    named = {"kind": subject.KIND.kind, "name": meta.name, "namespace": meta.namespace, **more}
-    result = base_pb2.Metadata()
-    result.filter_metadata[names.METADATA_NAMESPACE].update({"resources": [named]})
-    return result

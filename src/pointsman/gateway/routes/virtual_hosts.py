@@ -10,19 +10,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2 as components_pb2
 from envoy.config.route.v3 import route_pb2
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.listeners import hostnames
 from pointsman.gateway.listeners.attachment import BoundListener
-from pointsman.gateway.routes.parts import Entry, HostEntries, RoutePart, metadata_of
+from pointsman.gateway.routes.parts import Entry, HostEntries, RoutePart
 from pointsman.gateway.scene import Scene
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.gateway.wire_format import with_entries
 from pointsman.resources.base import Ref
 
 _in_order = attrgetter("order")
+_MISDIRECTED = (
+    Entry(
+        (),
+        components_pb2.Route(
+            name="misdirected", match={"prefix": "/"}, direct_response={"status": 421}
+        ).SerializeToString(deterministic=True),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,9 +61,7 @@ def route_configurations(
     found: dict[str, dict[str, list[HostEntries]]] = {}
     sources: dict[str, dict[Ref, None]] = {name: {} for name in scene.sharing}
     for name, sharing in scene.sharing.items():
-        # A listener without routes still keeps its hostname away from its wider neighbours.
-        listeners = sharing if len(sharing) > 1 else ()
-        found[name] = {item.hostname: [HostEntries(item, ())] for item in listeners}
+        found[name] = _without_routes(name, scene.neighbours[sharing[0].port_name])
     for part in parts:
         for host, entries in part.hosts.items():
             found[host.route_config].setdefault(host.hostname, []).append(entries)
@@ -74,6 +81,23 @@ def route_configurations(
             else _resource(name, sharing, made, sources[name])
         )
     return RouteConfigurations(scene, hosts, resources)
+
+
+def _without_routes(
+    name: str, neighbours: Sequence[BoundListener]
+) -> dict[str, list[HostEntries]]:
+    """What a route configuration has before its routes, where several listeners share a port.
+
+    A listener without routes still keeps its hostname away from its wider neighbours. A request for
+    a host of a listener that another certificate leads to came by the wrong connection, which the
+    client is told (421, RFC 9110 section 15.5.20), so that it opens one of its own.
+    """
+    if len(neighbours) < 2:
+        return {}
+    return {
+        item.hostname: [HostEntries(item, () if item.route_config == name else _MISDIRECTED)]
+        for item in neighbours
+    }
 
 
 def _resource(
@@ -100,7 +124,7 @@ def _virtual_host(
     message = components_pb2.VirtualHost(
         name=names.virtual_host(listener.xds_name, hostname),
         domains=[hostname],
-        metadata=metadata_of(listener.gateway, sectionName=listener.spec.name),
+        metadata=_metadata(listener),
     )
     entries: list[Entry] = sorted((each for item in items for each in item.entries), key=_in_order)
     content = with_entries(message, "routes", (entry.content for entry in entries))
@@ -111,3 +135,21 @@ def _are_the_same(before: Sequence[HostEntries], now: Sequence[HostEntries]) -> 
     return len(before) == len(now) and all(
         old.entries is new.entries for old, new in zip(before, now, strict=True)
     )
+
+
+def _metadata(listener: BoundListener) -> base_pb2.Metadata:
+    """Whose virtual host it is, in Envoy Gateway's form.
+
+    Envoy Gateway writes the like into every route. Ours say it by their names alone: it would be
+    two thirds of what a change costs Envoy.
+    """
+    gateway = listener.gateway
+    named = {
+        "kind": gateway.KIND.kind,
+        "name": gateway.metadata.name,
+        "namespace": gateway.metadata.namespace,
+        "sectionName": listener.spec.name,
+    }
+    result = base_pb2.Metadata()
+    result.filter_metadata[names.METADATA_NAMESPACE].update({"resources": [named]})
+    return result
