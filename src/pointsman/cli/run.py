@@ -195,7 +195,7 @@ def summary(instance: Instance) -> str:
         if item.is_served and item.port_name in facts.listeners
     ]
     urls = {
-        item.xds_name: f"{item.spec.protocol.lower()}://{instance.options.bind_address}"
+        item.xds_name: f"{item.spec.protocol.lower()}://{item.hosts[0]}"
         f":{instance.options.bound_port(item.spec.port)}"
         for item in bound
     }

@@ -12,14 +12,15 @@ from typing import Any, TypeVar
 
 from pointsman.gateway.backends.references import Resolver
 from pointsman.gateway.configuration import Configuration
-from pointsman.gateway.listeners import attachment
-from pointsman.gateway.listeners.attachment import BoundListener, ServedGateway
+from pointsman.gateway.listeners.binding import BoundListener, bind_listeners
+from pointsman.gateway.listeners.classes import ServedGateway, served_gateways
+from pointsman.gateway.listeners.listener_sets import ServedSet, served_sets
 from pointsman.gateway.options import Options
 from pointsman.gateway.policies.extensions import Extensions
 from pointsman.resources.base import Ref, Resource
-from pointsman.resources.core import Namespace, Secret
+from pointsman.resources.core import ConfigMap, Namespace, Secret
 from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy
-from pointsman.resources.gateway_api import Gateway, GatewayClass, ReferenceGrant
+from pointsman.resources.gateway_api import Gateway, GatewayClass, ListenerSet, ReferenceGrant
 from pointsman.store import Store
 
 K = TypeVar("K")
@@ -27,6 +28,7 @@ K = TypeVar("K")
 INPUTS: tuple[type[Resource], ...] = (
     GatewayClass,
     Gateway,
+    ListenerSet,
     Namespace,
     ReferenceGrant,
     Secret,
@@ -43,11 +45,16 @@ class Scene:
     options: Options
     gateways: tuple[ServedGateway, ...]
     listeners: tuple[BoundListener, ...]
+    sets: tuple[ServedSet, ...]
     gateway_of: Mapping[Ref, ServedGateway]
+    parent_of: Mapping[Ref, ServedGateway]
+    """The same by whatever a route names as its parent: the Gateway, or a ListenerSet of it."""
     listeners_of: Mapping[Ref, Sequence[BoundListener]]
-    """By Gateway."""
+    """By the Gateway or ListenerSet that they are written in."""
     sharing: Mapping[str, Sequence[BoundListener]]
     """The served listeners that share a route configuration, by its name."""
+    neighbours: Mapping[str, Sequence[BoundListener]]
+    """The served listeners that share a listener of Envoy, by its name."""
     known_parents: frozenset[Ref]
     """Everything that a route may name as its parent, ours or not."""
     namespace_labels: Mapping[str, Mapping[str, str]]
@@ -66,27 +73,44 @@ def scene(
     previous: Scene | None,
 ) -> Scene:
     """The scene as the objects are now: `previous`, where nothing of it has changed."""
-    versions = tuple(store.kind_version(kind) for kind in INPUTS)
+    versions = _versions(store)
     inputs = (config, options, versions, extensions.seen_by_routes)
     if previous is not None and previous.inputs == inputs:
         return previous
-    gateways = tuple(attachment.served_gateways(store, config.gateway, options))
-    listeners = tuple(attachment.bind_listeners(gateways, resolver))
+    gateways = tuple(served_gateways(store, config.gateway, options))
+    sets = tuple(served_sets(store, gateways))
+    listeners = tuple(bind_listeners(gateways, resolver, sets))
+    gateway_of = {item.gateway.ref: item for item in gateways}
     return Scene(
         config=config,
         options=options,
         gateways=gateways,
         listeners=listeners,
-        gateway_of={item.gateway.ref: item for item in gateways},
-        listeners_of=_grouped((item.gateway.ref, item) for item in listeners),
+        sets=sets,
+        gateway_of=gateway_of,
+        parent_of=gateway_of | {item.listener_set.ref: item.served for item in sets},
+        listeners_of=_grouped((item.owner.ref, item) for item in listeners),
         sharing=_grouped((item.route_config, item) for item in listeners if item.is_served),
-        known_parents=frozenset(item.ref for item in store.list(Gateway)),
+        neighbours=_grouped((item.port_name, item) for item in listeners if item.is_served),
+        known_parents=frozenset(
+            item.ref for item in (*store.list(Gateway), *store.list(ListenerSet))
+        ),
         namespace_labels={
             item.metadata.name: item.metadata.labels for item in store.list(Namespace)
         },
         extensions=extensions,
         inputs=inputs,
     )
+
+
+def _versions(store: Store) -> tuple[int, ...]:
+    """Of the kinds that count. ConfigMaps, which change often, count where a Gateway reads some."""
+    asks_clients = any(
+        item.spec.tls is not None and item.spec.tls.frontend is not None
+        for item in store.list(Gateway)
+    )
+    kinds: tuple[type[Resource], ...] = (*INPUTS, ConfigMap) if asks_clients else INPUTS
+    return tuple(store.kind_version(kind) for kind in kinds)
 
 
 def _grouped(items: Iterable[tuple[K, BoundListener]]) -> dict[K, list[BoundListener]]:

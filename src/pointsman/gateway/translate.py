@@ -20,6 +20,8 @@ from pointsman.gateway import configuration, names
 from pointsman.gateway.backends import pools
 from pointsman.gateway.backends.references import Destination, Picker, Resolver, Unresolved
 from pointsman.gateway.listeners import attachment, envoy_listeners, tls
+from pointsman.gateway.listeners.binding import BoundListener
+from pointsman.gateway.listeners.classes import ServedGateway
 from pointsman.gateway.listeners.envoy_listeners import Chain, HttpFilter
 from pointsman.gateway.options import Options
 from pointsman.gateway.patches import patch_policies
@@ -82,12 +84,12 @@ class Translation:
     policies_version: int = 0
 
     @property
-    def gateways(self) -> tuple[attachment.ServedGateway, ...]:
+    def gateways(self) -> tuple[ServedGateway, ...]:
         """The Gateways of our classes."""
         return self.scene.gateways
 
     @property
-    def listeners(self) -> tuple[attachment.BoundListener, ...]:
+    def listeners(self) -> tuple[BoundListener, ...]:
         """All listeners of these Gateways."""
         return self.scene.listeners
 
@@ -226,7 +228,7 @@ def _own_picker(pool_map: Mapping[Ref, ServedPool], options: Options) -> list[En
     return [pools.own_picker_cluster(options.own_picker_socket)]
 
 
-def _secrets(store: Store, bound: Iterable[attachment.BoundListener]) -> Iterator[EnvoyResource]:
+def _secrets(store: Store, bound: Iterable[BoundListener]) -> Iterator[EnvoyResource]:
     """The certificates of the listeners that are served."""
     refs = dict.fromkeys(
         ref

@@ -12,9 +12,12 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from pointsman.gateway import names, snapshot
+from pointsman.gateway.backends import cluster_settings
 from pointsman.gateway.backends.references import Address, Destination
+from pointsman.gateway.backends.upstream_tls import UpstreamTLS, transport_socket
 from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, socket_address, wrapped
 from pointsman.gateway.snapshot import EnvoyResource, Key
+from pointsman.resources.backend_settings import BackendSettings
 from pointsman.resources.base import Ref
 
 CONNECT_TIMEOUT_S = 10.0
@@ -36,6 +39,12 @@ class ClusterSettings:
     breakers: dict[str, Any] = field(default_factory=dict)
     """Fields of Envoy's circuit breaker thresholds."""
     is_http2: bool = False
+    policy: BackendSettings | None = None
+    """What a policy changes of all this."""
+    check_host: str = ""
+    """What health checks say in their Host where the policy names none."""
+    tls: UpstreamTLS | None = None
+    """How to speak TLS to the servers; None for in the clear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +54,23 @@ class Locality:
     region: str
     weight: int
     addresses: tuple[Address, ...]
+    is_fallback: bool = False
+    """It gets requests only where the others are not well enough."""
 
 
-def locality(rule: str, index: int, weight: int, destination: Destination) -> Locality:
+def locality(
+    rule: str, index: int, weight: int, destination: Destination, *, is_fallback: bool = False
+) -> Locality:
     """The backend at `index` of a rule, or of a policy's processor."""
-    return Locality(names.rule_backend(rule, index), weight, destination.addresses)
+    region = names.rule_backend(rule, index)
+    return Locality(region, weight, destination.addresses, is_fallback or destination.is_fallback)
+
+
+def host_of(destination: Destination) -> str:
+    """What health checks say in their Host: the first server's name, or the object's."""
+    if destination.needs_dns and destination.addresses:
+        return destination.addresses[0].host
+    return f"{destination.ref.name}.{destination.ref.namespace}"
 
 
 def eds_cluster(
@@ -62,6 +83,7 @@ def eds_cluster(
         cluster_pb2.Cluster.EdsClusterConfig(eds_config=ADS, service_name=name)
     )
     message.ignore_health_on_host_removal = True
+    _follow_policy(message, settings)
     return [
         EnvoyResource.of(Key(snapshot.CLUSTER, name), message, origins),
         endpoints(name, localities, origins),
@@ -77,6 +99,7 @@ def dns_cluster(
     message.dns_refresh_rate.CopyFrom(seconds(DNS_REFRESH_S))
     message.respect_dns_ttl = True
     message.load_assignment.CopyFrom(_load_assignment(name, localities))
+    _follow_policy(message, settings)
     return [EnvoyResource.of(Key(snapshot.CLUSTER, name), message, origins)]
 
 
@@ -96,6 +119,7 @@ def http2_protocol_options() -> dict[str, AnyMessage]:
 
 def _cluster(name: str, settings: ClusterSettings) -> cluster_pb2.Cluster:
     breakers = {"max_retries": wrapped(MAX_RETRIES), **settings.breakers}
+    tls = settings.tls
     return cluster_pb2.Cluster(
         name=name,
         connect_timeout=seconds(settings.connect_timeout_s),
@@ -104,19 +128,28 @@ def _cluster(name: str, settings: ClusterSettings) -> cluster_pb2.Cluster:
         common_lb_config={"locality_weighted_lb_config": {}},
         per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
         circuit_breakers={"thresholds": [breakers]},
+        transport_socket=transport_socket(tls, settings.is_http2) if tls is not None else None,
         typed_extension_protocol_options=(http2_protocol_options() if settings.is_http2 else None),
     )
+
+
+def _follow_policy(message: cluster_pb2.Cluster, settings: ClusterSettings) -> None:
+    if settings.policy is not None:
+        cluster_settings.apply(settings.policy, message, settings.check_host)
 
 
 def _load_assignment(
     name: str, localities: Sequence[Locality]
 ) -> endpoint_pb2.ClusterLoadAssignment:
+    # Envoy's priorities begin at 0, whoever is there to have it.
+    has_first = any(item.weight > 0 and not item.is_fallback for item in localities)
     return endpoint_pb2.ClusterLoadAssignment(
         cluster_name=name,
         endpoints=[
             {
                 "locality": {"region": item.region},
                 "load_balancing_weight": wrapped(item.weight),
+                "priority": int(item.is_fallback and has_first),
                 "lb_endpoints": [
                     {
                         "load_balancing_weight": wrapped(1),

@@ -30,6 +30,7 @@ from xds.type.v3 import typed_struct_pb2
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends import clusters
 from pointsman.gateway.backends.references import Destination, Picker
+from pointsman.gateway.backends.upstream_tls import transport_socket
 from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, wrapped
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.inference import headers
@@ -79,6 +80,11 @@ def pool_cluster(destination: Destination, pool: InferencePool) -> list[EnvoyRes
             names.HTTP_PROTOCOL_OPTIONS: packed(_pool_protocol(destination))
         },
     )
+    if destination.tls is not None:
+        socket = transport_socket(destination.tls, destination.is_http2)
+        message.transport_socket.CopyFrom(
+            cluster_pb2.Cluster(transport_socket=socket).transport_socket
+        )
     members = clusters.Locality(name, 1, destination.addresses)
     return [
         EnvoyResource.of(Key(snapshot.CLUSTER, name), message, origins),
@@ -137,11 +143,14 @@ def foreign_picker_cluster(pool: Ref, destination: Destination) -> list[EnvoyRes
     """The Service that a pool names as its picker.
 
     It speaks TLS with a certificate of its own making, as the inference extension's pickers do,
-    unless its port says h2c.
+    unless its port says h2c. A BackendTLSPolicy says whose certificate it must be.
     """
     name = names.pool_picker(pool)
     settings = clusters.ClusterSettings(
-        connect_timeout_s=PICKER_CONNECT_TIMEOUT_S, breakers=_breakers()
+        connect_timeout_s=PICKER_CONNECT_TIMEOUT_S,
+        breakers=_breakers(),
+        is_http2=True,
+        tls=destination.tls,
     )
     members = [clusters.Locality(name, 1, destination.addresses)]
     found = clusters.eds_cluster(name, members, settings, (pool, destination.ref))
@@ -152,7 +161,7 @@ def foreign_picker_cluster(pool: Ref, destination: Destination) -> list[EnvoyRes
         common_http_protocol_options={"max_stream_duration": seconds(FOREIGN_PICKER_STREAM_S)},
     )
     message.typed_extension_protocol_options[names.HTTP_PROTOCOL_OPTIONS].CopyFrom(packed(protocol))
-    if not destination.is_plaintext:
+    if not destination.is_plaintext and destination.tls is None:
         message.transport_socket.name = names.TLS
         context = tls_pb2.UpstreamTlsContext(common_tls_context={})
         message.transport_socket.typed_config.CopyFrom(packed(context))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pointsman.gateway import conditions, names
 from pointsman.gateway.backends.members import Members, is_address
+from pointsman.gateway.backends.upstream_tls import TLSPolicies, UpstreamTLS
 from pointsman.gateway.options import Options
 from pointsman.resources.base import Ref, Resource
-from pointsman.resources.core import Pod, Service, ServicePort, pod_address
+from pointsman.resources.core import ConfigMap, Pod, Secret, Service, ServicePort, pod_address
 from pointsman.resources.discovery import EndpointSlice
 from pointsman.resources.envoy_gateway import Backend, EnvoyGatewayConfig
-from pointsman.resources.gateway_api import ReferenceGrant
+from pointsman.resources.gateway_api import BackendTLSPolicy, ReferenceGrant
 from pointsman.resources.inference_extension import InferencePool, InferencePoolV1Alpha2
 from pointsman.store import Store
 
@@ -48,6 +49,10 @@ class Destination:
     is_http2: bool = False
     is_plaintext: bool = False
     """The object says that its servers speak without TLS, where TLS would be assumed."""
+    is_fallback: bool = False
+    """The object says that its servers are for when the others are not well."""
+    tls: UpstreamTLS | None = None
+    """How to speak TLS to its servers; None for in the clear."""
     pool: InferencePool | None = None
     """The pool as its user wrote it, in today's generation."""
     picker: Picker | Unresolved | None = None
@@ -94,8 +99,12 @@ class Resolver:
         ReferenceGrant,
         InferencePool,
         InferencePoolV1Alpha2,
+        BackendTLSPolicy,
     )
     """The kinds that decide what a reference leads to."""
+
+    AUTHORITIES: ClassVar[tuple[type[Resource], ...]] = (ConfigMap, Secret)
+    """These too, where there are BackendTLSPolicies."""
 
     CAPACITY = 100_000
     """References that are kept; the next resolver keeps only those that somebody still follows."""
@@ -116,6 +125,7 @@ class Resolver:
         self.found: dict[_Question, Resolution] = {}
         """Every answer so far."""
         self.members: Members = Members(store, before.members if before is not None else None)
+        self.tls_policies: TLSPolicies = TLSPolicies(store)
 
     def following(self, config: EnvoyGatewayConfig, options: Options) -> Resolver:
         """The resolver of the store as it is now: this one, where nothing has changed for it."""
@@ -127,7 +137,9 @@ class Resolver:
         return self if is_same else Resolver(self.store, config, options, self)
 
     def _versions(self) -> tuple[int, ...]:
-        return tuple(self.store.kind_version(kind) for kind in self.INPUTS)
+        trusts = bool(self.store.list(BackendTLSPolicy))
+        kinds = (*self.INPUTS, *self.AUTHORITIES) if trusts else self.INPUTS
+        return tuple(self.store.kind_version(kind) for kind in kinds)
 
     def resolve(self, source: Ref, ref: Ref, port: int | None) -> Resolution:
         """What `ref` leads to, named by the object `source`, with the port it names."""
@@ -209,7 +221,8 @@ class Resolver:
             return Unresolved("BackendNotFound", f"{ref} has no port {port}; it has: {known}")
         is_h2c = found.app_protocol in H2C_PROTOCOLS
         addresses = self.service_addresses(service, found)
-        return Destination(ref, addresses, is_http2=is_h2c, is_plaintext=is_h2c)
+        plain = Destination(ref, addresses, is_http2=is_h2c, is_plaintext=is_h2c)
+        return self._secured(plain, found.name)
 
     def _backend(self, ref: Ref) -> Resolution:
         backend = self.store.get(Backend, ref.namespace, ref.name)
@@ -221,11 +234,16 @@ class Resolver:
         is_h2c = any(item in H2C_PROTOCOLS for item in backend.spec.app_protocols)
         endpoints = backend.spec.endpoints
         dns = [Address(item.fqdn.hostname, item.fqdn.port) for item in endpoints if item.fqdn]
-        if dns:
-            return Destination(ref, tuple(dns), needs_dns=True, is_http2=is_h2c)
         fixed = [Address(item.ip.address, item.ip.port) for item in endpoints if item.ip]
         sockets = [Address(item.unix.path, 0) for item in endpoints if item.unix]
-        return Destination(ref, (*fixed, *sockets), is_http2=is_h2c)
+        found = Destination(
+            ref,
+            (*dns, *fixed, *sockets),
+            needs_dns=bool(dns),
+            is_http2=is_h2c,
+            is_fallback=bool(backend.spec.fallback),
+        )
+        return self._secured(found)
 
     def _pool(self, ref: Ref) -> Resolution:
         pool = find_pool(self.store, ref)
@@ -234,13 +252,24 @@ class Resolver:
         # What others write into the object (its status) must not make it another destination.
         pool = pool.with_metadata(resource_version="").with_status(None)
         is_h2c = pool.spec.app_protocol in H2C_PROTOCOLS
-        return Destination(
-            ref,
-            self.pool_addresses(pool),
-            is_http2=is_h2c,
-            pool=pool,
-            picker=self._picker(ref, pool),
+        return self._secured(
+            Destination(
+                ref,
+                self.pool_addresses(pool),
+                is_http2=is_h2c,
+                pool=pool,
+                picker=self._picker(ref, pool),
+            )
         )
+
+    def _secured(self, found: Destination, section: str | None = None) -> Destination:
+        """The same with what a BackendTLSPolicy says of it, or of that port of it."""
+        tls = self.tls_policies.of(found.ref, section)
+        if tls is None:
+            return found
+        # Whom nobody can vouch for is not spoken to: no address is left, and clients get a 503.
+        addresses = () if tls.is_broken else found.addresses
+        return replace(found, tls=tls, addresses=addresses)
 
     def _picker(self, ref: Ref, pool: InferencePool) -> Picker | Unresolved | None:
         """The Service that a pool names, or ours where none is named or none is there."""

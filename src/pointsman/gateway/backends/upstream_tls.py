@@ -37,6 +37,7 @@ TARGET_KINDS = frozenset(
     for cls in (Service, Backend, InferencePool, InferencePoolV1Alpha2)
 )
 NO_AUTHORITY = "NoValidCACertificate"
+INVALID = "Invalid"
 
 Section = tuple[Ref, str]
 """An object and the name of a section of it; "" for all of it."""
@@ -105,7 +106,10 @@ class TLSPolicies:
             held = ", ".join(sorted({str(ref) for ref, _ in wanted}))
             message = f"An older BackendTLSPolicy holds {held}"
             return _refused(found, "Conflicted", message)
-        refusal = (NO_AUTHORITY, unresolved[1]) if tls.is_broken and unresolved else None
+        refusal = None
+        if tls.is_broken and unresolved is not None:
+            reason, message = unresolved
+            refusal = (reason if reason == INVALID else NO_AUTHORITY, message)
         return TLSPolicy(policy, tls, free, refusal, unresolved)
 
 
@@ -186,7 +190,7 @@ def _well_known_problem(validation: BackendTLSValidation) -> tuple[str, str] | N
     wanted = validation.well_known_ca_certificates
     if wanted == SYSTEM:
         return None
-    return ("Invalid", f"wellKnownCACertificates {wanted} is not known; use {SYSTEM}")
+    return (INVALID, f"wellKnownCACertificates {wanted} is not known; use {SYSTEM}")
 
 
 def _authorities(

@@ -11,25 +11,12 @@ from dataclasses import dataclass
 
 from pointsman.gateway import conditions
 from pointsman.gateway.listeners import hostnames
-from pointsman.gateway.listeners.binding import BoundListener, bind_listeners
-from pointsman.gateway.listeners.classes import ServedGateway, served_classes, served_gateways
+from pointsman.gateway.listeners.binding import BoundListener
+from pointsman.gateway.listeners.classes import ServedGateway
 from pointsman.gateway.listeners.listener_sets import NamespaceLabels, selects
 from pointsman.resources.base import Ref
 from pointsman.resources.gateway_api import GRPCRoute, HTTPRoute, ParentRef, Route
 from pointsman.store import Store
-
-__all__ = [
-    "Attachment",
-    "BoundListener",
-    "RouteParent",
-    "ServedGateway",
-    "attach",
-    "bind_listeners",
-    "parent_ref",
-    "routes",
-    "served_classes",
-    "served_gateways",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,28 +80,28 @@ def bind_listeners(
 ) -> list[BoundListener]:
     """All listeners of accepted Gateways, with those that share a port under one name."""
     ports = _Ports()
-    bound = [
-        ports.take(candidate)
-        for served in gateways
-        if served.problem is None
-        for candidate in _candidates(served, sets, resolver)
-    ]
+    bound: list[BoundListener] = []
+    for served in gateways:
+        if served.problem is not None:
+            continue
+        own = [
+            ports.take(_candidate(served, None, spec, resolver))
+            for spec in served.gateway.spec.listeners
+        ]
+        bound += own
+        # A Gateway without a valid listener is not accepted, and takes nobody in.
+        if any(item.is_served for item in own):
+            bound += [ports.take(item) for item in _of_sets(served, sets, resolver)]
     return _with_overlaps(bound)
 
 
-def _candidates(
+def _of_sets(
     served: ServedGateway, sets: Sequence[ServedSet], resolver: Resolver
 ) -> Iterator[BoundListener]:
-    gateway = served.gateway
-    owners: list[tuple[ListenerSet | None, Sequence[Listener]]] = [(None, gateway.spec.listeners)]
-    owners += [
-        (item.listener_set, item.listener_set.spec.listeners)
-        for item in sets
-        if item.served.gateway.ref == gateway.ref and item.refusal is None
-    ]
-    for listener_set, specs in owners:
-        for spec in specs:
-            yield _candidate(served, listener_set, spec, resolver)
+    for item in sets:
+        if item.served.gateway.ref == served.gateway.ref and item.refusal is None:
+            for spec in item.listener_set.spec.listeners:
+                yield _candidate(served, item.listener_set, spec, resolver)
 
 
 def _candidate(

@@ -8,7 +8,7 @@ user put in the way must not be skipped.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
@@ -174,6 +174,9 @@ def _processor(
         if isinstance(found, Unresolved):
             return found.message
         destinations.append((found, ref.port))
+    first, port = destinations[0]
+    if any(destination.tls != first.tls for destination, _ in destinations):
+        return "backendRefs are of different BackendTLSPolicies, or some are of none"
     cluster = names.ext_proc_cluster(meta.namespace, meta.name, index)
     members = [
         clusters.locality(cluster, position, 1, destination)
@@ -182,8 +185,8 @@ def _processor(
     origins = (policy.ref, *(destination.ref for destination, _ in destinations))
     by_name = any(destination.needs_dns for destination, _ in destinations)
     make = clusters.dns_cluster if by_name else clusters.eds_cluster
-    resources = make(cluster, members, _settings(spec), origins)
-    first, port = destinations[0]
+    settings = replace(_settings(spec), tls=first.tls)
+    resources = make(cluster, members, settings, origins)
     authority = f"{first.ref.name}.{first.ref.namespace}:{port or 0}"
     config = _filter(spec, cluster, authority)
     return Processor(names.ext_proc_filter(cluster), config, tuple(resources))

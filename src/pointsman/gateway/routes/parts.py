@@ -17,7 +17,8 @@ from google.protobuf.message import Message
 from pointsman.gateway import names
 from pointsman.gateway.backends.references import Destination, Resolver
 from pointsman.gateway.listeners import attachment, hostnames
-from pointsman.gateway.listeners.attachment import BoundListener, RouteParent
+from pointsman.gateway.listeners.attachment import RouteParent
+from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.messages import packed
 from pointsman.gateway.options import Options
 from pointsman.gateway.policies.extensions import Extension
@@ -166,4 +167,3 @@ def _enable(extension: Extension | None, route: components_pb2.Route) -> None:
     on = packed(components_pb2.FilterConfig(config={}))
     for processor in extension.processors:
         route.typed_per_filter_config[processor.filter_name].CopyFrom(on)
-

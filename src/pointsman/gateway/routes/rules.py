@@ -27,9 +27,10 @@ from pointsman.gateway.backends.references import (
     ref_of,
 )
 from pointsman.gateway.messages import packed, wrapped
-from pointsman.gateway.routes import cors, filters, limits, sessions
+from pointsman.gateway.routes import cors, filters, limits, sessions, traffic
 from pointsman.gateway.routes.matches import Match, grpc_match, http_match
 from pointsman.gateway.snapshot import EnvoyResource
+from pointsman.resources.backend_settings import BackendSettings
 from pointsman.resources.base import Ref
 from pointsman.resources.gateway_api import (
     BackendObjectRef,
@@ -47,6 +48,7 @@ from pointsman.resources.gateway_api import (
     SessionPersistence,
     Timeouts,
 )
+from pointsman.resources.traffic_policies import TrafficPolicySpec
 
 NOWHERE_STATUS = 500
 NOWHERE_STATUS_OF_CALLS = 503
@@ -109,6 +111,11 @@ class Rule:
         """The rule's name, which is also its cluster's."""
         meta = self.route.metadata
         return names.rule(self.route.KIND.kind, meta.namespace, meta.name, self.index)
+
+    @property
+    def label(self) -> str | None:
+        """The name that the user gives it, by which policies target it."""
+        return self.route.spec.rules[self.index].name
 
     @property
     def problems(self) -> list[Unresolved]:
@@ -222,30 +229,37 @@ def _unserved(
             yield "sessionPersistence: of backends that need a cluster each"
 
 
-def rule_clusters(rule: Rule) -> list[EnvoyResource]:
-    """The clusters of a rule, but for those of pools, which rules share."""
+def rule_clusters(rule: Rule, policy: BackendSettings | None = None) -> list[EnvoyResource]:
+    """The clusters of a rule, but for those of pools, which rules share.
+
+    `policy` says how the rule's own servers are spoken to; what gets copies stays as it is.
+    """
     mirrored = [resource for item in rule.mirrors for resource in _mirror_cluster(rule, item)]
     own = [item for item in _weighted(rule) if _is_plain(item.found)]
     if not own:
         return mirrored
     origins = (rule.route.ref, *(item.ref for item in rule.destinations))
     if _shares_cluster(rule):
-        return [*_cluster(rule.name, rule, own, origins), *mirrored]
+        return [*_cluster(rule.name, rule, own, origins, policy), *mirrored]
     single = [
         resource
         for item in own
-        for resource in _cluster(names.rule_backend(rule.name, item.index), rule, [item], origins)
+        for resource in _cluster(
+            names.rule_backend(rule.name, item.index), rule, [item], origins, policy
+        )
     ]
     return [*single, *mirrored]
 
 
-def envoy_route(rule: Rule, match: Match, door: Door) -> route_pb2.Route:
-    """What happens to requests that meet `match`; its name is for the caller."""
+def envoy_route(
+    rule: Rule, match: Match, door: Door, policy: TrafficPolicySpec | None = None
+) -> route_pb2.Route:
+    """What happens to requests that meet `match`, under `policy`; its name is for the caller."""
     result = route_pb2.Route(match=match.envoy)
     filters.apply_headers(rule.filters, result)
-    policy = filters.cors_of(rule.filters)
-    if policy is not None:
-        result.typed_per_filter_config[cors.FILTER].CopyFrom(packed(cors.policy(policy)))
+    origins = filters.cors_of(rule.filters)
+    if origins is not None:
+        result.typed_per_filter_config[cors.FILTER].CopyFrom(packed(cors.policy(origins)))
     redirect = filters.redirect_of(rule.filters)
     if redirect is not None:
         action = filters.redirect_action(redirect, match.prefix, door.scheme, door.port)
@@ -264,6 +278,8 @@ def envoy_route(rule: Rule, match: Match, door: Door) -> route_pb2.Route:
     limits.retry_on_failure(rule.retry, bool(rule.pools), result.route)
     if rule.is_grpc:
         limits.keep_callers_deadline(result.route)
+    if policy is not None:
+        traffic.apply(policy, rule.timeouts, rule.retry, bool(rule.pools), result)
     return result
 
 
@@ -338,7 +354,7 @@ def _shares_cluster(rule: Rule) -> bool:
 def _fit_one_cluster(targets: Sequence[RuleBackend], is_grpc: bool) -> bool:
     """All fit into one cluster: plain, resolved, alike, without own filters."""
     kinds = {
-        (item.found.needs_dns, item.found.is_http2 or is_grpc)
+        (item.found.needs_dns, item.found.is_http2 or is_grpc, item.found.tls)
         for item in targets
         if isinstance(item.found, Destination)
     }
@@ -348,7 +364,11 @@ def _fit_one_cluster(targets: Sequence[RuleBackend], is_grpc: bool) -> bool:
 
 
 def _cluster(
-    name: str, rule: Rule, backends: Sequence[RuleBackend], origins: tuple[Ref, ...]
+    name: str,
+    rule: Rule,
+    backends: Sequence[RuleBackend],
+    origins: tuple[Ref, ...],
+    policy: BackendSettings | None,
 ) -> list[EnvoyResource]:
     found = [(item, item.found) for item in backends if isinstance(item.found, Destination)]
     members = [
@@ -356,7 +376,10 @@ def _cluster(
         for item, destination in found
     ]
     is_http2 = rule.is_grpc or any(each.is_http2 for _, each in found)
-    settings = clusters.ClusterSettings(is_http2=is_http2)
+    tls = next((each.tls for _, each in found), None)
+    settings = clusters.ClusterSettings(
+        is_http2=is_http2, tls=tls, policy=policy, check_host=clusters.host_of(found[0][1])
+    )
     make = (
         clusters.dns_cluster if any(each.needs_dns for _, each in found) else clusters.eds_cluster
     )
@@ -368,7 +391,8 @@ def _mirror_cluster(rule: Rule, mirror: Mirror) -> list[EnvoyResource]:
     if not isinstance(found, Destination) or found.pool is not None:
         return []
     name = names.mirror(rule.name, mirror.index)
-    settings = clusters.ClusterSettings(is_http2=rule.is_grpc or found.is_http2)
+    is_http2 = rule.is_grpc or found.is_http2
+    settings = clusters.ClusterSettings(is_http2=is_http2, tls=found.tls)
     make = clusters.dns_cluster if found.needs_dns else clusters.eds_cluster
     members = [clusters.locality(name, 0, 1, found)]
     return make(name, members, settings, (rule.route.ref, found.ref))

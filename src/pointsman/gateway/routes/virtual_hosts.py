@@ -16,7 +16,7 @@ from envoy.config.route.v3 import route_pb2
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.listeners import hostnames
-from pointsman.gateway.listeners.attachment import BoundListener
+from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.routes.parts import Entry, HostEntries, RoutePart
 from pointsman.gateway.scene import Scene
 from pointsman.gateway.snapshot import EnvoyResource, Key
@@ -83,9 +83,7 @@ def route_configurations(
     return RouteConfigurations(scene, hosts, resources)
 
 
-def _without_routes(
-    name: str, neighbours: Sequence[BoundListener]
-) -> dict[str, list[HostEntries]]:
+def _without_routes(name: str, neighbours: Sequence[BoundListener]) -> dict[str, list[HostEntries]]:
     """What a route configuration has before its routes, where several listeners share a port.
 
     A listener without routes still keeps its hostname away from its wider neighbours. A request for

@@ -12,7 +12,6 @@ from pointsman.gateway.listeners.binding import CONFLICTS, HTTP, BoundListener
 from pointsman.gateway.listeners.client_trust import ClientTrust
 from pointsman.gateway.snapshot import Key
 from pointsman.gateway.statuses.facts import BIND_ERROR, EnvoyFacts, Status
-from pointsman.resources.base import Ref
 from pointsman.resources.gateway_api import GRPCRoute, HTTPRoute
 
 SUPPORTED_KINDS = tuple((cls.KIND.group, cls.KIND.kind) for cls in (HTTPRoute, GRPCRoute))
@@ -21,8 +20,8 @@ SUPPORTED_KINDS = tuple((cls.KIND.group, cls.KIND.kind) for cls in (HTTPRoute, G
 NOT_OURS = "Cannot assign requested address"
 """In Envoy's words: the machine does not have the address."""
 
-Attached = Mapping[str, set[Ref]]
-"""The served routes of each listener, by the listener's name in Envoy."""
+Attached = Mapping[str, int]
+"""How many routes are served on each listener, by the listener's name in Envoy."""
 
 
 def listener_status(item: BoundListener, attached: Attached, facts: EnvoyFacts) -> Status:
@@ -41,7 +40,7 @@ def listener_status(item: BoundListener, attached: Attached, facts: EnvoyFacts) 
         )
     return {
         "name": item.spec.name,
-        "attachedRoutes": len(attached.get(item.xds_name, ())),
+        "attachedRoutes": attached.get(item.xds_name, 0),
         "supportedKinds": [
             {"group": group, "kind": kind}
             for group, kind in _supported_kinds(item)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from pointsman.gateway import conditions
 from pointsman.gateway.backends.references import backend_problem
-from pointsman.gateway.listeners import attachment
 from pointsman.gateway.options import Options
-from pointsman.gateway.statuses import gateways, policies, pools, routes
+from pointsman.gateway.statuses import backend_tls, gateways, policies, pools, routes
 from pointsman.gateway.statuses.facts import EnvoyFacts, Memory, Refusals, Status
 from pointsman.gateway.translate import Translation
 from pointsman.resources.base import Ref
@@ -34,13 +33,13 @@ def statuses(
     memory.begin()
     refusals = Refusals.of(translation, facts)
     result: dict[Ref, Status] = {}
-    classes = attachment.served_classes(store, translation.config.gateway, options)
-    for gateway_class, condition in classes.values():
-        result[gateway_class.ref] = {"conditions": [condition]}
+    result.update(gateways.class_statuses(store, translation, options))
+    result.update(gateways.waiting_gateways(store, translation, options))
     attached = gateways.attached_routes(translation)
     for served in translation.gateways:
         status = gateways.gateway_status(served, translation, facts, options, attached)
         result[served.gateway.ref] = status
+    result.update(gateways.set_statuses(store, translation, facts, options, attached))
     result.update(routes.route_statuses(translation, refusals, memory))
     for backend in store.list(Backend):
         problem = backend_problem(backend, translation.config.gateway, options)
@@ -52,6 +51,7 @@ def statuses(
         result[backend.ref] = {"conditions": [found]}
     for item in translation.extensions.items:
         result[item.policy.ref] = policies.extension_status(item, translation, refusals)
+    result.update(backend_tls.tls_policy_statuses(translation, refusals))
     result.update(policies.patch_policy_statuses(store, translation, refusals))
     result.update(pools.pool_statuses(store, translation, memory))
     result.update(pools.model_statuses(store))
