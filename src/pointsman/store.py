@@ -8,10 +8,10 @@ so that what waits for it is never more than one change for each object.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.differences import same_input
@@ -76,13 +76,21 @@ class Subscription:
                 yield changes
 
 
+class Held(NamedTuple):
+    """An object as the store has it."""
+
+    ref: Ref
+    item: Resource
+    version: int
+    """The revision in which it last became another, by `Change.is_of_content`."""
+
+
 class Store:
     """All objects of one instance, by kind and name."""
 
     def __init__(self) -> None:
-        self._objects: dict[tuple[str, str], dict[tuple[str, str], Resource]] = {}
-        self._sorted: dict[tuple[str, str], list[Resource]] = {}
-        self._versions: dict[Ref, int] = {}
+        self._objects: dict[tuple[str, str], dict[tuple[str, str], Held]] = {}
+        self._sorted: dict[tuple[str, str], list[Held]] = {}
         self._kind_versions: dict[tuple[str, str], int] = {}
         self._subscriptions: set[Subscription] = set()
         self.revision = 0
@@ -92,20 +100,26 @@ class Store:
         self, objects: Iterable[Resource] = (), deleted: Iterable[Ref] = ()
     ) -> tuple[Change, ...]:
         """Put `objects` in and take `deleted` out, as one batch; tells what really changed."""
+        revision = self.revision + 1
         changes = [
             *(change for ref in deleted if (change := self._remove(ref)) is not None),
-            *(change for item in objects if (change := self._put(item)) is not None),
+            *(change for item in objects if (change := self._put(item, revision)) is not None),
         ]
         if changes:
-            self.revision += 1
-            self._count(changes)
+            self.revision = revision
+            for change in changes:
+                kind = (change.ref.group, change.ref.kind)
+                self._sorted.pop(kind, None)
+                if change.is_of_content:
+                    self._kind_versions[kind] = revision
             for subscription in self._subscriptions:
                 subscription.push(changes)
         return tuple(changes)
 
     def find(self, ref: Ref) -> Resource | None:
         """The object that `ref` names."""
-        return self._objects.get((ref.group, ref.kind), {}).get((ref.namespace, ref.name))
+        held = self._held(ref)
+        return held.item if held is not None else None
 
     def get(self, cls: type[R], namespace: str, name: str) -> R | None:
         """The object of that class and name; `namespace` is "" for kinds of the cluster."""
@@ -114,23 +128,28 @@ class Store:
 
     def list(self, cls: type[R], namespace: str | None = None) -> list[R]:
         """All objects of that class, in one namespace or in all, sorted by namespace and name."""
+        return [
+            held.item
+            for held in self.held(cls)
+            if isinstance(held.item, cls) and namespace in (None, held.ref.namespace)
+        ]
+
+    def held(self, cls: type[Resource]) -> Sequence[Held]:
+        """All objects of a kind with their references and versions, by namespace and name."""
         kind = (cls.KIND.group, cls.KIND.kind)
         found = self._sorted.get(kind)
         if found is None:
-            found = [item for _, item in sorted(self._objects.get(kind, {}).items())]
+            found = [held for _, held in sorted(self._objects.get(kind, {}).items())]
             self._sorted[kind] = found
-        return [
-            item
-            for item in found
-            if isinstance(item, cls) and (namespace is None or item.metadata.namespace == namespace)
-        ]
+        return found
 
     def version(self, ref: Ref) -> int:
         """The revision in which an object last became another; 0 where it is not there.
 
         Our own words about an object (its status, unless that is input) do not make it another.
         """
-        return self._versions.get(ref, 0)
+        held = self._held(ref)
+        return held.version if held is not None else 0
 
     def kind_version(self, cls: type[Resource]) -> int:
         """The revision in which an object of that kind last came, went or became another."""
@@ -139,7 +158,7 @@ class Store:
     def __iter__(self) -> Iterator[Resource]:
         """Every object, kind by kind."""
         for _, bucket in sorted(self._objects.items()):
-            yield from (item for _, item in sorted(bucket.items()))
+            yield from (held.item for _, held in sorted(bucket.items()))
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
@@ -151,28 +170,20 @@ class Store:
         finally:
             self._subscriptions.discard(subscription)
 
-    def _put(self, item: Resource) -> Change | None:
+    def _held(self, ref: Ref) -> Held | None:
+        return self._objects.get((ref.group, ref.kind), {}).get((ref.namespace, ref.name))
+
+    def _put(self, item: Resource, revision: int) -> Change | None:
         ref = item.ref
-        bucket = self._objects.setdefault((ref.group, ref.kind), {})
-        old = bucket.get((ref.namespace, ref.name))
-        if old == item:
+        old = self._held(ref)
+        if old is not None and old.item == item:
             return None
-        bucket[ref.namespace, ref.name] = item
-        self._sorted.pop((ref.group, ref.kind), None)
-        return Change(old, item)
+        change = Change(old.item if old is not None else None, item)
+        version = revision if old is None or change.is_of_content else old.version
+        bucket = self._objects.setdefault((ref.group, ref.kind), {})
+        bucket[ref.namespace, ref.name] = Held(ref, item, version)
+        return change
 
     def _remove(self, ref: Ref) -> Change | None:
         old = self._objects.get((ref.group, ref.kind), {}).pop((ref.namespace, ref.name), None)
-        self._sorted.pop((ref.group, ref.kind), None)
-        return Change(old, None) if old is not None else None
-
-    def _count(self, changes: Iterable[Change]) -> None:
-        for change in changes:
-            if not change.is_of_content:
-                continue
-            ref = change.ref
-            self._kind_versions[ref.group, ref.kind] = self.revision
-            if change.new is not None:
-                self._versions[ref] = self.revision
-            else:
-                self._versions.pop(ref, None)
+        return Change(old.item, None) if old is not None else None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from pointsman.gateway import configuration, names
 from pointsman.gateway.backends import pools
@@ -33,6 +34,7 @@ from pointsman.gateway.snapshot import EnvoyResource, Snapshot
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Secret
 from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy, EnvoyPatchPolicy
+from pointsman.resources.traffic_policies import TrafficPolicySpec
 from pointsman.store import Store
 
 
@@ -44,6 +46,8 @@ class ServedPool:
     parents: tuple[Ref, ...]
     """The Gateways through which it is reached."""
     resources: tuple[EnvoyResource, ...]
+    policy: TrafficPolicySpec | None = None
+    """What counts for its model servers: what the oldest route says that says something."""
 
     @property
     def asks_own_picker(self) -> bool:
@@ -53,7 +57,11 @@ class ServedPool:
 
     def is_like(self, other: ServedPool) -> bool:
         """Nothing has changed from one to the other."""
-        return self.destination is other.destination and self.parents == other.parents
+        return (
+            self.destination is other.destination
+            and self.policy == other.policy
+            and self.parents == other.parents
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,20 +181,18 @@ def _parts(
     is_same_scene = previous is not None and previous.scene is surroundings
     known = previous.parts if previous is not None and is_same_scene else {}
     all_lead_there = previous is not None and previous.resolver is resolver
-    result = {}
-    for route in sorted(attachment.routes(store), key=lambda item: item.age_key):
-        ref = route.ref
-        version = store.version(ref)
+    found = []
+    for ref, route, version in attachment.held_routes(store):
         part = known.get(ref)
-        stands = (
-            part is not None
-            and part.version == version
-            and (all_lead_there or leads_where_it_led(part, resolver))
-        )
-        result[ref] = (
-            part if part is not None and stands else part_of(route, version, surroundings, resolver)
-        )
-    return result
+        if (
+            part is None
+            or part.version != version
+            or not (all_lead_there or leads_where_it_led(part, resolver))
+        ):
+            part = part_of(route, version, surroundings, resolver)
+        found.append(part)
+    found.sort(key=attrgetter("age_key"))
+    return {part.ref: part for part in found}
 
 
 def _served_pools(
@@ -194,7 +200,10 @@ def _served_pools(
 ) -> dict[Ref, ServedPool]:
     destinations: dict[Ref, Destination] = {}
     parents: dict[Ref, dict[Ref, None]] = {}
+    policies: dict[Ref, TrafficPolicySpec] = {}
     for part in parts:
+        for ref, policy in part.pool_policies.items():
+            policies.setdefault(ref, policy)
         for destination in part.pools:
             destinations[destination.ref] = destination
             known = parents.setdefault(destination.ref, {})
@@ -204,19 +213,22 @@ def _served_pools(
     result = {}
     for ref, destination in destinations.items():
         old = before.get(ref)
+        counts = policies.get(ref)
         resources = (
             old.resources
-            if old is not None and old.destination is destination
-            else tuple(_pool_resources(destination))
+            if old is not None and old.destination is destination and old.policy == counts
+            else tuple(_pool_resources(destination, counts))
         )
-        made = ServedPool(destination, tuple(parents[ref]), resources)
+        made = ServedPool(destination, tuple(parents[ref]), resources, counts)
         result[ref] = old if old is not None and old.is_like(made) else made
     return result
 
 
-def _pool_resources(destination: Destination) -> Iterator[EnvoyResource]:
+def _pool_resources(
+    destination: Destination, policy: TrafficPolicySpec | None
+) -> Iterator[EnvoyResource]:
     if destination.pool is not None:
-        yield from pools.pool_cluster(destination, destination.pool)
+        yield from pools.pool_cluster(destination, destination.pool, policy)
     picker = destination.picker
     if isinstance(picker, Picker) and picker.destination is not None:
         yield from pools.foreign_picker_cluster(destination.ref, picker.destination)
@@ -295,13 +307,12 @@ def _needs(
     for part in parts:
         if not (has_policies or part.pools or part.filters):
             continue
-        for host, item in part.hosts.items():
+        for host in part.hosts:
             need = result[host.route_config]
             for name, config in part.filters.items():
                 need.own[name] = (name, config)
-            policy = policies.of(part.route.ref, item.listener.gateway.ref)
-            for processor in policy.processors if policy is not None else ():
-                need.processors[processor.filter_name] = (processor.filter_name, processor.config)
+            for name in part.processors.get(host.route_config, ()):
+                need.processors[name] = (name, policies.filters[name])
             for destination in part.pools:
                 if isinstance(destination.picker, Picker):
                     need.asks_picker = True

@@ -38,6 +38,8 @@ class Scan:
     problems: list[Problem] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     """The name of each file by its absolute path."""
+    bases: dict[str, str] = field(default_factory=dict)
+    """The paths that were given, as absolute paths, with the name of each."""
     unreadable: list[str] = field(default_factory=list)
     """Folders that are there and cannot be read: what is in them is not known."""
 
@@ -59,6 +61,7 @@ def scan(paths: Sequence[str]) -> Scan:
         if path == STDIN:
             continue
         base = os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links
+        found.bases[base] = path.rstrip("/")
         for name, info in _under(path, found):
             entries += 1
             if entries > MAX_ENTRIES or len(found.files) >= MAX_FILES:
@@ -78,24 +81,58 @@ def _signature(info: os.stat_result) -> Signature:
 
 
 def rescan(before: Scan, touched: Iterable[str]) -> Scan | None:
-    """The scan `before`, with only the `touched` paths looked at again.
+    """The scan `before`, with only the `touched` absolute paths looked at again.
 
-    None when that is not enough: something came or went that may be a folder or a new file.
+    None when that is not enough: a folder may have come or gone, or the files' order is not to be
+    told from their names alone.
     """
-    files = dict(before.files)
+    files, names = dict(before.files), dict(before.names)
+    fresh: dict[str, Signature] = {}
     for path in touched:
-        name = before.names.get(path)
+        name = names.get(path)
         if name is None:
             if _is_of_no_interest(path):
                 continue
-            return None
+            name = _name_of(path, before)
+            if name is None:
+                return None
         try:
             info = Path(name).stat()
         except OSError:
-            files.pop(name, None)
+            if files.pop(name, None) is None:
+                return None
             continue
-        files[name] = _signature(info)
-    return replace(before, files=files)
+        if not stat.S_ISREG(info.st_mode):
+            return None
+        names[path] = name
+        if name in files:
+            files[name] = _signature(info)
+        else:
+            fresh[name] = _signature(info)
+    if fresh:
+        inodes = {(mark.device, mark.inode) for mark in files.values()}
+        if len(files) + len(fresh) > MAX_FILES or any(
+            (mark.device, mark.inode) in inodes for mark in fresh.values()
+        ):
+            return None
+        files = dict(sorted({**files, **fresh}.items(), key=_place))
+    return replace(before, files=files, names=names)
+
+
+def _name_of(path: str, before: Scan) -> str | None:
+    """The name of a file that is new; None where more than its path decides whether it counts."""
+    if len(before.bases) != 1 or before.problems:
+        return None
+    ((base, given),) = before.bases.items()
+    inner = path.removeprefix(f"{base}/")
+    is_hidden = any(part.startswith(".") for part in inner.split("/"))
+    return None if inner == path or is_hidden else f"{given}/{inner}"
+
+
+def _place(entry: tuple[str, Signature]) -> tuple[tuple[bool, str], ...]:
+    """Sorts files as a search through folders meets them: files before folders, then by name."""
+    *folders, name = entry[0].split("/")
+    return (*((True, folder) for folder in folders), (False, name))
 
 
 def _is_of_no_interest(path: str) -> bool:
@@ -139,17 +176,16 @@ def _under(path: str, found: Scan) -> Iterator[tuple[str, os.stat_result | None]
     for folder, folders, names in os.walk(path, onerror=on_error):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            yield _file(folder, name)
+            yield _file(f"{folder.rstrip('/')}/{name}", name)
         # Folders count as entries too, so that a search through many empty ones ends.
         yield from ((name, None) for name in folders)
 
 
-def _file(folder: str, name: str) -> tuple[str, os.stat_result | None]:
-    full = str(Path(folder, name))
+def _file(full: str, name: str) -> tuple[str, os.stat_result | None]:
     if name.startswith(".") or not name.endswith(SUFFIXES):
         return full, None
     try:
-        info = Path(full).stat()
+        info = os.stat(full)  # noqa: PTH116  # ten thousand Paths take half a second
     except OSError:
         return full, None  # gone since it was listed, or a link to nowhere: as good as absent
     return full, info if stat.S_ISREG(info.st_mode) else None

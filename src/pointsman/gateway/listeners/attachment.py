@@ -59,9 +59,11 @@ def attach(
             yield _attach_one(route, parent, found, mine, namespace_labels)
 
 
-def routes(store: Store) -> list[Route]:
-    """Every route of whatever kind."""
-    return [*store.list(HTTPRoute), *store.list(GRPCRoute)]
+def held_routes(store: Store) -> Iterator[tuple[Ref, Route, int]]:
+    """Every route of whatever kind, with its reference and its version in the store."""
+    for held in (*store.held(HTTPRoute), *store.held(GRPCRoute)):
+        if isinstance(held.item, Route):
+            yield held.ref, held.item, held.version
 
 
 def parent_ref(route: Route, parent: ParentRef) -> Ref:

@@ -23,9 +23,12 @@ from pointsman.gateway.messages import packed
 from pointsman.gateway.options import Options
 from pointsman.gateway.policies.extensions import Extension
 from pointsman.gateway.routes import rules
+from pointsman.gateway.routes.meetings import Meeting, Meetings
 from pointsman.gateway.scene import Scene
 from pointsman.gateway.snapshot import EnvoyResource
+from pointsman.resources.base import Ref
 from pointsman.resources.gateway_api import ParentRef, Route
+from pointsman.resources.traffic_policies import TrafficPolicySpec
 
 SortKey = tuple[Any, ...]
 
@@ -57,6 +60,8 @@ class HostEntries:
 class RoutePart:
     """A route, what became of its parentRefs, and what it adds."""
 
+    ref: Ref
+    age_key: tuple[str, str, str]
     route: Route
     version: int
     """Of the route in the store."""
@@ -72,6 +77,10 @@ class RoutePart:
     """The pools that it leads to."""
     filters: Mapping[str, Message] = field(default_factory=dict)
     """The HTTP filters that it switches on, by name, beside the processors."""
+    processors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The filters of policies' processors that it switches on, by route configuration."""
+    pool_policies: Mapping[Ref, TrafficPolicySpec] = field(default_factory=dict)
+    """What its policies say of the servers of the pools that it leads to."""
 
     listeners: tuple[str, ...] = ()
     """The names of the listeners that it is attached to."""
@@ -87,37 +96,40 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
     attachments = [item for parent in parents for item in parent.attachments]
     # A route that asks for what is not served is not served by half.
     if not attachments or any(rule.unsupported for rule in followed):
-        return RoutePart(route, version, parents, orphans, followed)
+        return RoutePart(route.ref, route.age_key, route, version, parents, orphans, followed)
+    met = Meetings(route, scene)
     hosts: dict[Host, HostEntries] = {}
     for item in attachments:
-        extension = scene.extensions.of(route.ref, item.listener.gateway.ref)
+        meetings = [met.at(rule, item.listener) for rule in followed]
         sharing = scene.neighbours[item.listener.port_name]
         door = _door(item.listener, scene.options)
         for hostname in item.hostnames:
             host = Host(item.listener.route_config, hostname)
             if host not in hosts and _owns(item.listener, hostname, sharing):
                 entries = tuple(
-                    entry
-                    for rule in followed
-                    for entry in _entries(rule, hostname, extension, door)
+                    entry for meeting in meetings for entry in _entries(meeting, hostname, door)
                 )
                 hosts[host] = HostEntries(item.listener, entries)
     return RoutePart(
-        *(route, version, parents, orphans, followed, hosts),
-        clusters=tuple(each for rule in followed for each in rules.rule_clusters(rule)),
+        *(route.ref, route.age_key, route, version, parents, orphans, followed, hosts),
+        clusters=tuple(
+            each for rule in followed for each in rules.rule_clusters(rule, met.policy_of(rule))
+        ),
         pools=tuple(each for rule in followed for each in rule.pools),
         filters={
             name: config for rule in followed for name, config in rule.listener_filters.items()
-        },
+        }
+        | met.filters,
+        processors=met.processors,
+        pool_policies=met.pool_policies,
         listeners=tuple(dict.fromkeys(item.listener.xds_name for item in attachments)),
     )
 
 
 def leads_where_it_led(part: RoutePart, resolver: Resolver) -> bool:
     """Whether all references of a part lead to what they led to when it was made."""
-    source = part.route.ref
     return all(
-        resolver.resolve(source, target, port) is found
+        resolver.resolve(part.ref, target, port) is found
         for rule in part.rules
         for target, port, found in rule.references
     )
@@ -145,14 +157,13 @@ def _door(listener: BoundListener, options: Options) -> rules.Door:
     return rules.Door(spec.protocol.lower(), port)
 
 
-def _entries(
-    rule: rules.Rule, hostname: str, extension: Extension | None, door: rules.Door
-) -> Iterator[Entry]:
+def _entries(meeting: Meeting, hostname: str, door: rules.Door) -> Iterator[Entry]:
+    rule, extension = meeting.rule, meeting.extension
     for index, match in enumerate(rule.matches):
         if extension is not None and extension.problem is not None:
             route = components_pb2.Route(match=match.envoy, direct_response={"status": 500})
         else:
-            route = rules.envoy_route(rule, match, door)
+            route = rules.envoy_route(rule, match, door, meeting.policy)
             _enable(extension, route)
         route.name = names.route(rule.name, index, hostname)
         order = (*match.precedence, *rule.route.age_key, rule.index, index)

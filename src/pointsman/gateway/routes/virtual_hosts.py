@@ -65,7 +65,7 @@ def route_configurations(
     for part in parts:
         for host, entries in part.hosts.items():
             found[host.route_config].setdefault(host.hostname, []).append(entries)
-            sources[host.route_config][part.route.ref] = None
+            sources[host.route_config][part.ref] = None
     hosts: dict[str, Mapping[str, VirtualHost]] = {}
     resources: dict[str, EnvoyResource] = {}
     for name, sharing in scene.sharing.items():
