@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pointsman.gateway.policies.targets import Known, Spot, Subject, Targets, standings
+from pointsman.gateway.policies.targets import Known, Place, Spot, Subject, Targets, standings
 from pointsman.gateway.policies.traffic import TrafficPolicies, ignored, merged, problem
 from pointsman.gateway.policies.verdicts import Remarks, verdict
 from pointsman.resources.base import Ref
@@ -18,6 +18,7 @@ GROUP = "gateway.networking.k8s.io"
 GATEWAY = Subject(Ref(GROUP, "Gateway", "default", "g"), {"tier": "edge"})
 ROUTE = Subject(Ref(GROUP, "HTTPRoute", "default", "r"), {"app": "chat"})
 OTHER_ROUTE = Subject(Ref(GROUP, "HTTPRoute", "default", "other"), {"app": "chat"})
+HTTP = Place(GATEWAY, GATEWAY, "http")
 KNOWN = {
     GATEWAY.ref: Known(GATEWAY, frozenset({"http", "admin"}), (GATEWAY.ref,)),
     ROUTE.ref: Known(ROUTE, frozenset({"chat"}), (GATEWAY.ref,)),
@@ -43,7 +44,7 @@ def policy(name: str, *targets: dict[str, str], age: int = 0, **spec: Any) -> Ba
 
 
 def counts(targets: Targets[BackendTrafficPolicy], rule: str | None, listener: str) -> str | None:
-    found = targets.of_route(ROUTE, rule, GATEWAY, listener)
+    found = targets.of_route(ROUTE, rule, Place(GATEWAY, GATEWAY, listener))
     return found.metadata.name if found is not None else None
 
 
@@ -203,8 +204,8 @@ def test_only_a_policy_that_says_so_is_merged() -> None:
         ]
     )
     policies = TrafficPolicies(store)
-    alone = policies.of_route(ROUTE, None, GATEWAY, "http")
-    together = policies.of_route(OTHER_ROUTE, None, GATEWAY, "http")
+    alone = policies.of_route(ROUTE, None, HTTP)
+    together = policies.of_route(OTHER_ROUTE, None, HTTP)
 
     assert alone is not None
     assert alone.retry is None

@@ -17,10 +17,12 @@ from pointsman.gateway.listeners.classes import ServedGateway, served_gateways
 from pointsman.gateway.listeners.listener_sets import ServedSet, served_sets
 from pointsman.gateway.options import Options
 from pointsman.gateway.policies.extensions import Extensions
+from pointsman.gateway.policies.traffic import TrafficPolicies
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.core import ConfigMap, Namespace, Secret
 from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy
 from pointsman.resources.gateway_api import Gateway, GatewayClass, ListenerSet, ReferenceGrant
+from pointsman.resources.traffic_policies import BackendTrafficPolicy
 from pointsman.store import Store
 
 K = TypeVar("K")
@@ -33,6 +35,7 @@ INPUTS: tuple[type[Resource], ...] = (
     ReferenceGrant,
     Secret,
     EnvoyExtensionPolicy,
+    BackendTrafficPolicy,
 )
 """The kinds that a scene is made from."""
 
@@ -60,6 +63,7 @@ class Scene:
     namespace_labels: Mapping[str, Mapping[str, str]]
     extensions: Extensions
     """As routes see them; what is behind their servers may have changed since."""
+    traffic: TrafficPolicies
     inputs: tuple[Any, ...]
     """Everything that it was made from, in a form that can be compared."""
 
@@ -99,6 +103,7 @@ def scene(
             item.metadata.name: item.metadata.labels for item in store.list(Namespace)
         },
         extensions=extensions,
+        traffic=TrafficPolicies(store),
         inputs=inputs,
     )
 

@@ -29,6 +29,7 @@ from pointsman.resources.backend_settings import (
 )
 from pointsman.resources.durations import gateway_seconds, go_seconds
 from pointsman.resources.quantities import quantity_bytes
+from pointsman.resources.traffic_policies import TrafficPolicySpec
 
 LOOKUP_FAMILIES = {
     "IPv4": "V4_ONLY",
@@ -79,6 +80,8 @@ def apply(
         write_http2(settings.http2, protocol.explicit_http_config.http2_protocol_options)
     if settings.load_balancer is not None and not is_pool:
         load_balancing.apply(settings.load_balancer, cluster)
+    if isinstance(settings, TrafficPolicySpec) and settings.use_client_protocol and not is_pool:
+        _use_client_protocol(protocol)
     _health(settings, cluster, host, is_http2)
     _names(settings, cluster)
     if protocol.ByteSize():
@@ -260,6 +263,14 @@ def _names(settings: BackendSettings, cluster: cluster_pb2.Cluster) -> None:
     if given.lookup_family is not None:
         family = LOOKUP_FAMILIES[given.lookup_family]
         cluster.dns_lookup_family = cluster_pb2.Cluster.DnsLookupFamily.Value(family)
+
+
+def _use_client_protocol(protocol: http_protocol_options_pb2.HttpProtocolOptions) -> None:
+    known = protocol.explicit_http_config.http2_protocol_options
+    http2 = protocol_pb2.Http2ProtocolOptions()
+    http2.CopyFrom(known)
+    protocol.use_downstream_protocol_config.http_protocol_options.SetInParent()
+    protocol.use_downstream_protocol_config.http2_protocol_options.CopyFrom(http2)
 
 
 def _protocol(cluster: cluster_pb2.Cluster) -> http_protocol_options_pb2.HttpProtocolOptions:

@@ -28,12 +28,13 @@ from google.protobuf.struct_pb2 import Struct
 from xds.type.v3 import typed_struct_pb2
 
 from pointsman.gateway import names, snapshot
-from pointsman.gateway.backends import clusters
+from pointsman.gateway.backends import cluster_settings, clusters
 from pointsman.gateway.backends.references import Destination, Picker
 from pointsman.gateway.backends.upstream_tls import transport_socket
 from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, wrapped
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.inference import headers
+from pointsman.resources.backend_settings import BackendSettings
 from pointsman.resources.base import Ref
 from pointsman.resources.inference_extension import InferencePool
 
@@ -64,8 +65,10 @@ _POLICY = "envoy.load_balancing_policies"
 _POLICY_TYPE = "type.googleapis.com/envoy.extensions.load_balancing_policies"
 
 
-def pool_cluster(destination: Destination, pool: InferencePool) -> list[EnvoyResource]:
-    """The model servers of a pool."""
+def pool_cluster(
+    destination: Destination, pool: InferencePool, policy: BackendSettings | None = None
+) -> list[EnvoyResource]:
+    """The model servers of a pool, spoken to as `policy` says; who is next says the picker."""
     name = names.pool(destination.ref)
     origins = (destination.ref,)
     message = cluster_pb2.Cluster(
@@ -85,6 +88,9 @@ def pool_cluster(destination: Destination, pool: InferencePool) -> list[EnvoyRes
         message.transport_socket.CopyFrom(
             cluster_pb2.Cluster(transport_socket=socket).transport_socket
         )
+    if policy is not None:
+        host = clusters.host_of(destination)
+        cluster_settings.apply(policy, message, host, is_pool=True)
     members = clusters.Locality(name, 1, destination.addresses)
     return [
         EnvoyResource.of(Key(snapshot.CLUSTER, name), message, origins),

@@ -1,22 +1,24 @@
 """EnvoyExtensionPolicy: external processors that the user attaches to routes or Gateways.
 
-A route's own policy goes before its Gateway's. Of two policies on one target the older one counts.
-A policy that cannot be translated closes the routes it targets: they answer 500, because what the
-user put in the way must not be skipped.
+Which policy counts for a route is told by `targets`. A policy that cannot be translated closes the
+routes it targets: they answer 500, because what the user put in the way must not be skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
+from google.protobuf.message import Message
 
 from pointsman.gateway import conditions, names
-from pointsman.gateway.backends import clusters
+from pointsman.gateway.backends import cluster_settings, clusters, load_balancing
 from pointsman.gateway.backends.references import Destination, Resolver, Unresolved, ref_of
 from pointsman.gateway.messages import seconds, wrapped
+from pointsman.gateway.policies.targets import Place, Subject, Targets
+from pointsman.gateway.policies.verdicts import Remarks
 from pointsman.gateway.snapshot import EnvoyResource
 from pointsman.resources.backend_settings import BackendSettings
 from pointsman.resources.base import Ref
@@ -28,8 +30,6 @@ STREAM_TIMEOUT_S = 10.0
 """Envoy Gateway writes this into the gRPC service; a stream outlives it."""
 
 MESSAGE_TIMEOUT_AT_MOST_S = 3600.0
-
-SERVED_SETTINGS = frozenset({"circuit_breaker", "timeout"})
 
 BODY_MODES = {
     "Streamed": "STREAMED",
@@ -53,81 +53,91 @@ class Extension:
     """What a policy means for the routes it targets."""
 
     policy: EnvoyExtensionPolicy
-    targets: tuple[Ref, ...]
-    """The routes and Gateways for which this policy counts."""
     processors: tuple[Processor, ...] = ()
     problem: str | None = None
     """Why its routes answer 500."""
-    conflicts: tuple[Ref, ...] = ()
-    """Targets that an older policy holds."""
     provided: tuple[Ref, ...] = ()
     """Services that it names and that Pointsman made."""
 
 
 class Extensions:
-    """All policies, by the object they target."""
+    """All policies, by what they target."""
 
-    def __init__(self, items: Sequence[Extension]) -> None:
+    def __init__(self, items: Sequence[Extension] = ()) -> None:
         self.items = tuple(items)
-        self._by_target = {target: item for item in items for target in item.targets}
+        self.targets = Targets(item.policy for item in items)
+        self._by_policy = {item.policy.ref: item for item in items}
+        self.filters: Mapping[str, Message] = {
+            processor.filter_name: processor.config
+            for item in items
+            for processor in item.processors
+        }
+        """The configuration of every processor's filter, by the filter's name."""
+
+    def of_route(self, route: Subject, rule: str | None, place: Place) -> Extension | None:
+        """The policy that counts for a rule of a route on a listener."""
+        found = self.targets.of_route(route, rule, place)
+        return self._by_policy[found.ref] if found is not None else None
 
     @property
     def seen_by_routes(self) -> tuple[object, ...]:
         """All that can change what a route becomes; the servers behind processors are not in it."""
         return tuple(
-            (item.targets, item.problem, *(each.filter_name for each in item.processors))
+            (
+                item.policy.ref,
+                item.policy.metadata.creation_timestamp,
+                item.policy.spec.targets,
+                item.policy.spec.target_selectors,
+                item.problem,
+                *(each.filter_name for each in item.processors),
+            )
             for item in self.items
         )
 
-    def of(self, route: Ref, gateway: Ref) -> Extension | None:
-        """The policy that counts for a route on a Gateway."""
-        return self._by_target.get(route) or self._by_target.get(gateway)
-
-    def overriding(self, item: Extension, routes: Sequence[Ref]) -> list[Ref]:
-        """Which of `routes` have a policy of their own, where `item` targets their Gateway."""
-        return [ref for ref in routes if self._by_target.get(ref) not in (None, item)]
-
 
 def translate(resolver: Resolver) -> Extensions:
-    """Every EnvoyExtensionPolicy, older ones first."""
-    taken: set[Ref] = set()
+    """Every EnvoyExtensionPolicy."""
     result = []
-    policies = resolver.store.list(EnvoyExtensionPolicy)
-    for policy in sorted(policies, key=lambda item: item.age_key):
-        wanted = target_refs(policy)
-        free = tuple(ref for ref in wanted if ref not in taken)
-        conflicts = tuple(ref for ref in wanted if ref in taken)
-        taken.update(free)
+    for policy in resolver.store.list(EnvoyExtensionPolicy):
         processors, problem = _processors(policy, resolver)
-        provided = _provided(policy, resolver)
-        result.append(Extension(policy, free, processors, problem, conflicts, provided))
+        result.append(Extension(policy, processors, problem, _provided(policy, resolver)))
     return Extensions(result)
-
-
-def target_refs(policy: EnvoyExtensionPolicy) -> tuple[Ref, ...]:
-    """The objects that a policy targets by name."""
-    namespace = policy.metadata.namespace
-    found = (Ref(item.group, item.kind, namespace, item.name) for item in policy.spec.targets)
-    return tuple(dict.fromkeys(found))
 
 
 def unsupported(policy: EnvoyExtensionPolicy) -> list[str]:
     """Fields of the policy without which it would be another policy, and which are not served."""
     spec = policy.spec
-    named = {"targetSelectors": spec.target_selectors, "wasm": spec.wasm, "lua": spec.lua}
+    named = {"wasm": spec.wasm, "lua": spec.lua}
     return [name for name, value in named.items() if value]
 
 
 def ignored(policy: EnvoyExtensionPolicy) -> list[str]:
-    """Fields of the policy that only tune it, and that change nothing yet."""
+    """Fields of the policy that only tune it, and that change nothing."""
     found: dict[str, None] = {}
     for item in policy.spec.ext_proc:
-        settings = item.backend_settings
-        for name in settings.model_fields_set if settings is not None else ():
-            if name not in SERVED_SETTINGS:
-                alias = BackendSettings.model_fields[name].alias or name
-                found[f"backendSettings.{alias}"] = None
+        if item.backend_settings is not None:
+            for name in _ignored_settings(item.backend_settings):
+                found[f"backendSettings.{name}"] = None
     return sorted(found)
+
+
+def _ignored_settings(settings: BackendSettings) -> Iterator[str]:
+    if settings.proxy_protocol is not None:
+        yield "proxyProtocol"
+    if settings.load_balancer is not None:
+        yield from load_balancing.ignored(settings.load_balancer)
+        if settings.load_balancer.consistent_hash is not None:
+            yield "loadBalancer.consistentHash"
+    http = settings.timeout.http if settings.timeout is not None else None
+    if http is not None and http.request_timeout is not None:
+        yield "timeout.http.requestTimeout"
+    if http is not None and http.stream_idle_timeout is not None:
+        yield "timeout.http.streamIdleTimeout"
+    retry = settings.retry
+    if retry is not None and retry.num_attempts_per_priority is not None:
+        yield "retry.numAttemptsPerPriority"
+    if retry is not None and retry.per_retry is not None and retry.per_retry.timeout is not None:
+        yield "retry.perRetry.timeout"
 
 
 def _processors(
@@ -179,13 +189,20 @@ def _processor(
         return "backendRefs are of different BackendTLSPolicies, or some are of none"
     cluster = names.ext_proc_cluster(meta.namespace, meta.name, index)
     members = [
-        clusters.locality(cluster, position, 1, destination)
-        for position, (destination, _) in enumerate(destinations)
+        clusters.locality(cluster, position, 1, destination, is_fallback=bool(ref.fallback))
+        for position, ((destination, _), ref) in enumerate(
+            zip(destinations, spec.backend_refs, strict=True)
+        )
     ]
     origins = (policy.ref, *(destination.ref for destination, _ in destinations))
     by_name = any(destination.needs_dns for destination, _ in destinations)
     make = clusters.dns_cluster if by_name else clusters.eds_cluster
-    settings = replace(_settings(spec), tls=first.tls)
+    settings = clusters.ClusterSettings(
+        is_http2=True,
+        policy=spec.backend_settings,
+        check_host=clusters.host_of(first),
+        tls=first.tls,
+    )
     resources = make(cluster, members, settings, origins)
     authority = f"{first.ref.name}.{first.ref.namespace}:{port or 0}"
     config = _filter(spec, cluster, authority)
@@ -198,10 +215,9 @@ def _problem(spec: ExtProc) -> str | None:
         return "backendRefs names no server"
     if spec.message_timeout and gateway_seconds(spec.message_timeout) > MESSAGE_TIMEOUT_AT_MOST_S:
         return f"messageTimeout {spec.message_timeout} is longer than Envoy's most, 1h"
-    settings = spec.backend_settings
-    tcp = settings.timeout.tcp if settings is not None and settings.timeout is not None else None
-    if tcp is not None and tcp.connect_timeout and gateway_seconds(tcp.connect_timeout) == 0:
-        return "backendSettings.timeout.tcp.connectTimeout must be longer than 0s"
+    if spec.backend_settings is not None:
+        found = cluster_settings.problems(spec.backend_settings)
+        return "; ".join(f"backendSettings.{text}" for text in found) or None
     return None
 
 
@@ -220,6 +236,7 @@ def _filter(spec: ExtProc, cluster: str, authority: str) -> ext_proc_pb2.Externa
         grpc_service={
             "envoy_grpc": {"cluster_name": cluster, "authority": authority},
             "timeout": seconds(STREAM_TIMEOUT_S),
+            "retry_policy": _retry(spec),
         },
         failure_mode_allow=bool(spec.fail_open),
     )
@@ -247,58 +264,29 @@ def _filter(spec: ExtProc, cluster: str, authority: str) -> ext_proc_pb2.Externa
     return result
 
 
-def _settings(spec: ExtProc) -> clusters.ClusterSettings:
-    settings = spec.backend_settings
-    connect_timeout_s = clusters.CONNECT_TIMEOUT_S
-    breakers: dict[str, Any] = {}
-    if settings is not None and settings.circuit_breaker is not None:
-        limits = settings.circuit_breaker
-        named = {
-            "max_connections": limits.max_connections,
-            "max_pending_requests": limits.max_pending_requests,
-            "max_requests": limits.max_parallel_requests,
-            "max_retries": limits.max_parallel_retries,
-        }
-        breakers = {key: wrapped(value) for key, value in named.items() if value is not None}
-    if settings is not None and settings.timeout is not None and settings.timeout.tcp is not None:
-        text = settings.timeout.tcp.connect_timeout
-        if text is not None:
-            connect_timeout_s = gateway_seconds(text)
-    return clusters.ClusterSettings(connect_timeout_s, breakers, is_http2=True)
+def _retry(spec: ExtProc) -> dict[str, Any] | None:
+    """How often a stream that cannot be opened is tried again."""
+    retry = spec.backend_settings.retry if spec.backend_settings is not None else None
+    if retry is None:
+        return None
+    result: dict[str, Any] = {"num_retries": wrapped(retry.num_retries)}
+    if retry.retry_on is not None and retry.retry_on.triggers:
+        result["retry_on"] = ",".join(retry.retry_on.triggers)
+    wait = retry.per_retry.back_off if retry.per_retry is not None else None
+    if wait is not None and wait.base_interval is not None:
+        result["retry_back_off"] = {"base_interval": seconds(gateway_seconds(wait.base_interval))}
+        if wait.max_interval is not None:
+            most = seconds(gateway_seconds(wait.max_interval))
+            result["retry_back_off"]["max_interval"] = most
+    return result
 
 
-def policy_conditions(
-    extensions: Extensions, item: Extension, routes: Sequence[Ref]
-) -> list[dict[str, Any]]:
-    """What is so about a policy; `routes` are those on the Gateways that it targets."""
-    policy = item.policy
-    if item.problem is not None:
-        return [conditions.not_accepted(policy, "Invalid", item.problem)]
-    if item.conflicts and not item.targets:
-        held = ", ".join(str(ref) for ref in item.conflicts)
-        message = (
-            f"Unable to target {held}: another EnvoyExtensionPolicy has already attached to it"
-        )
-        return [conditions.not_accepted(policy, "Conflicted", message)]
+def remarks(item: Extension) -> Remarks:
+    """What is told of a policy beside its targets."""
     message = conditions.POLICY_ACCEPTED
     if item.provided:
         listed = ", ".join(f"{ref.namespace}/{ref.name}" for ref in item.provided)
         message = conditions.POLICY_PICKER_PROVIDED.format(names=listed)
-    result = [conditions.accepted(policy, message)]
-    tuning = ignored(policy)
-    if tuning:
-        message = f"Fields that have no effect: {', '.join(tuning)}"
-        result.append(
-            conditions.condition(policy, "Warning", conditions.TRUE, "UnsupportedField", message)
-        )
-    overriding = extensions.overriding(item, routes)
-    if overriding:
-        listed = " ".join(f"{ref.namespace}/{ref.name}" for ref in overriding)
-        message = (
-            "This policy is being overridden by other envoyExtensionPolicies for these routes: "
-            f"[{listed}]"
-        )
-        result.append(
-            conditions.condition(policy, "Overridden", conditions.TRUE, "Overridden", message)
-        )
-    return result
+    tuning = ignored(item.policy)
+    warnings = (f"Fields that have no effect: {', '.join(tuning)}",) if tuning else ()
+    return Remarks(item.problem, warnings, message)

@@ -16,7 +16,7 @@ being read again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -74,6 +74,15 @@ class Spot(NamedTuple):
         return f"{name}/{self.section}" if self.section else name
 
 
+class Place(NamedTuple):
+    """Where a route is met: a listener of a Gateway, or of a ListenerSet of it."""
+
+    gateway: Subject
+    owner: Subject
+    """The object that the listener is written in."""
+    listener: str
+
+
 class Targets(Generic[P]):
     """The policies of one kind by what they target."""
 
@@ -103,22 +112,15 @@ class Targets(Generic[P]):
                 return policy
         return found
 
-    def of_listener(self, gateway: Subject, listener: str) -> P | None:
-        """The policy that counts for a listener: its own, or its Gateway's."""
-        own = self.holder(gateway, listener)
-        return own if own is not None else self.holder(gateway)
+    def of_listener(self, place: Place) -> P | None:
+        """The policy that counts for a listener: its own, that of its owner, or its Gateway's."""
+        found = self.holder(place.owner, place.listener) or self.holder(place.owner)
+        return found or self.holder(place.gateway)
 
-    def of_route(
-        self, route: Subject, rule: str | None, gateway: Subject, listener: str
-    ) -> P | None:
-        """The policy that counts for a rule of a route on a listener of a Gateway."""
-        own = self.of_route_alone(route, rule)
-        return own if own is not None else self.of_listener(gateway, listener)
-
-    def of_route_alone(self, route: Subject, rule: str | None) -> P | None:
-        """The policy that targets the rule, or its route."""
+    def of_route(self, route: Subject, rule: str | None, place: Place) -> P | None:
+        """The policy that counts for a rule of a route on a listener."""
         own = self.holder(route, rule) if rule is not None else None
-        return own if own is not None else self.holder(route)
+        return own or self.holder(route) or self.of_listener(place)
 
 
 def named(policy: TargetingPolicy) -> Iterator[Spot]:
@@ -157,8 +159,10 @@ class Standing:
     """Through which its targets are reached."""
 
 
-def standings(targets: Targets[P], known: Mapping[Ref, Known]) -> dict[Ref, Standing]:
-    """How every policy stands, by its reference."""
+def standings(
+    targets: Targets[P], known: Mapping[Ref, Known], adding: Container[Ref] = ()
+) -> dict[Ref, Standing]:
+    """How every policy stands, by its reference; those `adding` to others override none."""
     wanted = {policy.ref: list(_wanted(policy, known)) for policy in targets.policies}
     held: dict[Ref, list[Spot]] = {}
     conflicts: dict[Ref, list[Spot]] = {}
@@ -184,7 +188,7 @@ def standings(targets: Targets[P], known: Mapping[Ref, Known]) -> dict[Ref, Stan
                         spot
                         for own in held.get(policy.ref, ())
                         for spot, owner in inner.get(own, ())
-                        if owner != policy.ref
+                        if owner != policy.ref and owner not in adding
                     }
                 )
             ),

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pointsman.gateway.backends import cluster_settings, load_balancing
-from pointsman.gateway.policies.targets import Subject, Targets
+from pointsman.gateway.policies.targets import Place, Subject, Targets
 from pointsman.resources.base import Ref
 from pointsman.resources.quantities import quantity_bytes
 from pointsman.resources.traffic_policies import BackendTrafficPolicy, TrafficPolicySpec
@@ -39,16 +39,14 @@ class TrafficPolicies:
         self.targets = Targets(store.list(BackendTrafficPolicy))
         self._problems = {item.ref: problem(item.spec) for item in self.targets.policies}
 
-    def of_route(
-        self, route: Subject, rule: str | None, gateway: Subject, listener: str
-    ) -> TrafficPolicySpec | None:
+    def of_route(self, route: Subject, rule: str | None, place: Place) -> TrafficPolicySpec | None:
         """What counts for a rule of a route; None where nothing does, or what does is refused."""
-        found = self.targets.of_route(route, rule, gateway, listener)
+        found = self.targets.of_route(route, rule, place)
         if found is None or self._problems[found.ref] is not None:
             return None
         if found.spec.merge_type is None:
             return found.spec
-        parent = self.targets.of_listener(gateway, listener)
+        parent = self.targets.of_listener(place)
         if parent is None or self._problems[parent.ref] is not None:
             return found.spec
         both = merged(parent.spec, found.spec)

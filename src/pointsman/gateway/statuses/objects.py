@@ -49,8 +49,7 @@ def statuses(
             else conditions.not_accepted(backend, "Invalid", problem)
         )
         result[backend.ref] = {"conditions": [found]}
-    for item in translation.extensions.items:
-        result[item.policy.ref] = policies.extension_status(item, translation, refusals)
+    result.update(policies.targeting_statuses(translation, refusals))
     result.update(backend_tls.tls_policy_statuses(translation, refusals))
     result.update(policies.patch_policy_statuses(store, translation, refusals))
     result.update(pools.pool_statuses(store, translation, memory))

@@ -8,6 +8,16 @@ from typing import Any
 from pointsman.gateway import conditions
 from pointsman.gateway.patches import patch_policies
 from pointsman.gateway.policies import extensions
+from pointsman.gateway.policies.targets import (
+    Known,
+    Standing,
+    TargetingPolicy,
+    named,
+    standings,
+)
+from pointsman.gateway.policies.verdicts import verdict
+from pointsman.gateway.routes.meetings import subject_of
+from pointsman.gateway.statuses import traffic
 from pointsman.gateway.statuses.facts import (
     Refusals,
     Status,
@@ -19,32 +29,57 @@ from pointsman.resources.envoy_gateway import EnvoyPatchPolicy
 from pointsman.store import Store
 
 
-def extension_status(
-    item: extensions.Extension, translation: Translation, refusals: Refusals
-) -> Status:
-    """An EnvoyExtensionPolicy."""
-    policy = item.policy
-    targets = set(extensions.target_refs(policy))
-    reached = [
-        parent
-        for parent in translation.parents
-        if parent.route.ref in targets or parent.served.gateway.ref in targets
-    ]
-    gateways = dict.fromkeys((parent.served.gateway.ref, parent.parent) for parent in reached)
-    missing = not reached and not any(
-        served.gateway.ref in targets for served in translation.gateways
-    )
-    if missing:
-        listed = ", ".join(str(ref) for ref in targets) or "nothing"
-        message = f"Targets {listed}, which no Gateway of ours serves"
-        refused = [conditions.not_accepted(policy, "TargetNotFound", message)]
-        return ancestors(targets, translation, refused)
-    routes = [parent.route.ref for parent in reached]
-    found: list[Mapping[str, Any]] = [
-        *extensions.policy_conditions(translation.extensions, item, routes),
-        *refusals.conditions(policy),
-    ]
-    return ancestors({gateway for gateway, _ in gateways}, translation, found)
+def targeting_statuses(translation: Translation, refusals: Refusals) -> dict[Ref, Status]:
+    """Every policy that finds its targets by `targets`."""
+    extended = translation.extensions
+    traffic_policies = translation.scene.traffic
+    if not (extended.items or traffic_policies.targets.policies):
+        return {}
+    known = _known(translation)
+    result: dict[Ref, Status] = {}
+    stands = standings(extended.targets, known)
+    for item in extended.items:
+        policy = item.policy
+        stand = stands[policy.ref]
+        found = verdict(policy, stand, extensions.remarks(item))
+        told = [*found, *refusals.conditions(policy)]
+        result[policy.ref] = ancestors(_reached(policy, stand), translation, told)
+    merging = {
+        item.ref for item in traffic_policies.targets.policies if item.spec.merge_type is not None
+    }
+    stands = standings(traffic_policies.targets, known, merging)
+    for each in traffic_policies.targets.policies:
+        stand = stands[each.ref]
+        remarks = traffic.remarks(traffic_policies, each, stand, translation)
+        result[each.ref] = ancestors(
+            _reached(each, stand), translation, verdict(each, stand, remarks)
+        )
+    return result
+
+
+def _reached(policy: TargetingPolicy, stand: Standing) -> set[Ref]:
+    """The Gateways that a policy reaches, or what it names where it reaches none."""
+    return set(stand.gateways) or {spot.ref for spot in named(policy)}
+
+
+def _known(translation: Translation) -> dict[Ref, Known]:
+    """The Gateways of ours, their ListenerSets, and the routes on them."""
+    scene = translation.scene
+    result = {}
+    for owner, listeners in scene.listeners_of.items():
+        names = frozenset(item.spec.name for item in listeners)
+        gateway = listeners[0].gateway.ref
+        result[owner] = Known(subject_of(listeners[0].owner), names, (gateway,))
+    for part in translation.parts.values():
+        gateways = dict.fromkeys(parent.served.gateway.ref for parent in part.parents)
+        if gateways:
+            labels = (rule.label for rule in part.rules)
+            result[part.ref] = Known(
+                subject_of(part.route),
+                frozenset(label for label in labels if label is not None),
+                tuple(gateways),
+            )
+    return result
 
 
 def patch_policy_statuses(

@@ -1,0 +1,132 @@
+"""BackendTrafficPolicies: what of each has no effect, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pointsman.gateway.backends.references import Destination
+from pointsman.gateway.policies import traffic
+from pointsman.gateway.policies.targets import Standing
+from pointsman.gateway.policies.traffic import TrafficPolicies
+from pointsman.gateway.policies.verdicts import Remarks
+from pointsman.gateway.routes.meetings import place_of, subject_of
+from pointsman.gateway.routes.parts import RoutePart
+from pointsman.gateway.routes.rules import Rule
+from pointsman.gateway.translate import Translation
+from pointsman.resources.base import Ref
+from pointsman.resources.traffic_policies import BackendTrafficPolicy, TrafficPolicySpec
+
+OF_SERVERS = (
+    "circuit_breaker",
+    "connection",
+    "dns",
+    "health_check",
+    "http2",
+    "load_balancer",
+    "tcp_keepalive",
+    "timeout",
+    "use_client_protocol",
+)
+"""Fields that are of a cluster, which is the same wherever its rule is reached."""
+
+
+@dataclass(slots=True)
+class _Reach:
+    """Where a policy counts."""
+
+    rules: dict[str, Rule] = field(default_factory=dict)
+    """By their names."""
+    outvoted: dict[str, Ref] = field(default_factory=dict)
+    """Rules whose servers another policy speaks for, and which."""
+    merged_with: Ref | None = None
+
+
+def remarks(
+    policies: TrafficPolicies,
+    policy: BackendTrafficPolicy,
+    stand: Standing,
+    translation: Translation,
+) -> Remarks:
+    """What is told of a policy beside its targets."""
+    problem = policies.problem_of(policy.ref)
+    if problem is not None:
+        return Remarks(problem)
+    reach = _reach(policies, policy, stand, translation.parts.values())
+    warnings = [*_ignored(policy.spec), *_inapplicable(policy.spec, reach.rules.values())]
+    if any(getattr(policy.spec, name) is not None for name in OF_SERVERS):
+        for rule, other in reach.outvoted.items():
+            path = f"{other.namespace}/{other.name}"
+            warnings.append(f"Servers of {rule} are spoken to as policy {path} says")
+    parent = reach.merged_with
+    return Remarks(
+        warnings=tuple(warnings),
+        merged_with=f"{parent.namespace}/{parent.name}" if parent is not None else None,
+    )
+
+
+def _ignored(spec: TrafficPolicySpec) -> Iterator[str]:
+    found = traffic.ignored(spec)
+    if found:
+        yield f"Fields that have no effect: {', '.join(found)}"
+
+
+def _reach(
+    policies: TrafficPolicies,
+    policy: BackendTrafficPolicy,
+    stand: Standing,
+    parts: Iterable[RoutePart],
+) -> _Reach:
+    """Each rule on each listener, in the order in which policies speak for its servers."""
+    reach = _Reach()
+    targets = policies.targets
+    gateways = set(stand.gateways)
+    speakers: dict[Ref, Ref] = {}
+    for part in parts:
+        places = [place_of(item.listener) for parent in part.parents for item in parent.attachments]
+        if gateways.isdisjoint(place.gateway.ref for place in places):
+            continue
+        subject = subject_of(part.route)
+        for rule in part.rules:
+            speaker: Ref | None = None
+            for place in places:
+                counts = targets.of_route(subject, rule.label, place)
+                if counts is None or policies.problem_of(counts.ref) is not None:
+                    continue
+                speaker = speaker or counts.ref
+                if counts.ref != policy.ref:
+                    continue
+                reach.rules[rule.name] = rule
+                if speaker != policy.ref:
+                    reach.outvoted[rule.name] = speaker
+                if policy.spec.merge_type is not None:
+                    parent = targets.of_listener(place)
+                    reach.merged_with = parent.ref if parent is not None else reach.merged_with
+            for destination in rule.pools if speaker is not None else ():
+                first = speakers.setdefault(destination.ref, speaker or policy.ref)
+                if speaker == policy.ref and first != policy.ref:
+                    reach.outvoted[str(destination.ref)] = first
+    return reach
+
+
+def _inapplicable(spec: TrafficPolicySpec, rules: Iterable[Rule]) -> Iterator[str]:
+    reached = list(rules)
+    pools = sorted({str(item.ref) for rule in reached for item in rule.pools})
+    if pools:
+        if spec.load_balancer is not None:
+            yield f"loadBalancer has no effect on {', '.join(pools)}: the pool's picker picks"
+        if spec.use_client_protocol:
+            yield f"useClientProtocol has no effect on {', '.join(pools)}"
+    check = spec.health_check.active if spec.health_check is not None else None
+    if check is not None and check.type == "GRPC":
+        unable = sorted(rule.name for rule in reached if not _speaks_http2(rule))
+        if unable:
+            listed = ", ".join(unable)
+            yield f"healthCheck.active of type GRPC needs HTTP/2, which is not spoken by {listed}"
+    if spec.http2 is not None and reached and not any(_speaks_http2(rule) for rule in reached):
+        yield "http2 has no effect: no server that it reaches speaks HTTP/2"
+
+
+def _speaks_http2(rule: Rule) -> bool:
+    found: list[Destination] = rule.destinations
+    return rule.is_grpc or any(item.is_http2 for item in found)
