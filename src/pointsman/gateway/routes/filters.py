@@ -8,6 +8,7 @@ from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 
+from pointsman.gateway.backends.references import Unresolved
 from pointsman.resources.gateway_api import (
     CORS,
     CommonFilter,
@@ -20,9 +21,11 @@ from pointsman.resources.gateway_api import (
     URLRewrite,
 )
 
+EXTENSION = "ExtensionRef"
 OF_RULES = frozenset(
     {
         "CORS",
+        EXTENSION,
         "RequestHeaderModifier",
         "RequestMirror",
         "RequestRedirect",
@@ -30,7 +33,7 @@ OF_RULES = frozenset(
         "URLRewrite",
     }
 )
-OF_BACKENDS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
+OF_BACKENDS = frozenset({EXTENSION, "RequestHeaderModifier", "ResponseHeaderModifier"})
 """What can be done to the share of one backend among several."""
 
 _APPEND = "APPEND_IF_EXISTS_OR_ADD"
@@ -63,6 +66,23 @@ def redirect_of(filters: Sequence[CommonFilter]) -> RequestRedirect | None:
     return next(
         (item.request_redirect for item in _of_http(filters) if item.request_redirect), None
     )
+
+
+def extension_problem(filters: Sequence[CommonFilter], where: str) -> Unresolved | None:
+    """A filter of `filters` that leads to an object that nobody here knows.
+
+    Rule (Gateway API, HTTPRouteFilter.type): such a filter is not skipped; the requests that it was
+    for are answered with an error.
+    """
+    for position, item in enumerate(filters):
+        if item.extension_ref is not None:
+            ref = item.extension_ref
+            message = (
+                f"{where}filters[{position}]: {ref.kind} {ref.name} of group {ref.group} is no "
+                "filter that is known here"
+            )
+            return Unresolved("InvalidKind", message)
+    return None
 
 
 def cors_of(filters: Sequence[CommonFilter]) -> CORS | None:

@@ -62,7 +62,14 @@ class RuleBackend:
     ref: HTTPBackendRef | GRPCBackendRef
     index: int
     target: Ref
-    found: Resolution
+    resolved: Resolution
+    blocked: Unresolved | None = None
+    """A filter that nobody knows is in the way."""
+
+    @property
+    def found(self) -> Resolution:
+        """Where its requests go."""
+        return self.blocked or self.resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,8 @@ class Rule:
     timeouts: Timeouts | None = None
     retry: Retry | None = None
     session_persistence: SessionPersistence | None = None
+    blocked: Unresolved | None = None
+    """A filter that nobody knows is in the way of all of its requests."""
     unsupported: tuple[str, ...] = ()
     """What it asks for and is not served, in words."""
 
@@ -121,13 +130,14 @@ class Rule:
     def problems(self) -> list[Unresolved]:
         """Why some of its references lead nowhere."""
         found = [*(item.found for item in self.backends), *(item.found for item in self.mirrors)]
-        return [item for item in found if isinstance(item, Unresolved)]
+        problems = [item for item in found if isinstance(item, Unresolved)]
+        return [self.blocked, *problems] if self.blocked is not None else problems
 
     @property
     def references(self) -> Iterator[tuple[Ref, int | None, Resolution]]:
         """Every object that it names, the port, and what that led to."""
         for item in self.backends:
-            yield item.target, item.ref.port, item.found
+            yield item.target, item.ref.port, item.resolved
         for mirror in self.mirrors:
             yield mirror.target, mirror.spec.backend_ref.port, mirror.found
 
@@ -165,17 +175,29 @@ def _follow(route: Route, index: int, spec: RouteRule | GRPCRouteRule, resolver:
         return target, resolver.resolve(route.ref, target, ref.port)
 
     refs: Sequence[HTTPBackendRef | GRPCBackendRef] = spec.backend_refs
-    backends = tuple(RuleBackend(ref, position, *found(ref)) for position, ref in enumerate(refs))
+    where = f"rules[{index}]."
+    blocked = filters.extension_problem(spec.filters, where)
+    backends = tuple(
+        RuleBackend(
+            ref,
+            position,
+            *found(ref),
+            filters.extension_problem(ref.filters, f"{where}backendRefs[{position}]."),
+        )
+        for position, ref in enumerate(refs)
+    )
     mirrors = tuple(
         Mirror(item, position, *found(item.backend_ref))
         for position, item in filters.mirrors_of(spec.filters)
     )
     matches = _matches(spec)
-    unserved = tuple(
-        f"rules[{index}].{text}" for text in _unserved(spec, matches, backends, mirrors)
-    )
+    unserved = tuple(f"{where}{text}" for text in _unserved(spec, matches, backends, mirrors))
     if isinstance(spec, GRPCRouteRule):
-        return Rule(route, index, matches, spec.filters, backends, mirrors, unsupported=unserved)
+        return Rule(
+            *(route, index, matches, spec.filters, backends, mirrors),
+            blocked=blocked,
+            unsupported=unserved,
+        )
     return Rule(
         route,
         index,
@@ -186,6 +208,7 @@ def _follow(route: Route, index: int, spec: RouteRule | GRPCRouteRule, resolver:
         spec.timeouts,
         spec.retry,
         spec.session_persistence,
+        blocked,
         unserved,
     )
 
@@ -234,6 +257,8 @@ def rule_clusters(rule: Rule, policy: BackendSettings | None = None) -> list[Env
 
     `policy` says how the rule's own servers are spoken to; what gets copies stays as it is.
     """
+    if rule.blocked is not None:
+        return []
     mirrored = [resource for item in rule.mirrors for resource in _mirror_cluster(rule, item)]
     own = [item for item in _weighted(rule) if _is_plain(item.found)]
     if not own:
@@ -261,12 +286,13 @@ def envoy_route(
     if origins is not None:
         result.typed_per_filter_config[cors.FILTER].CopyFrom(packed(cors.policy(origins)))
     redirect = filters.redirect_of(rule.filters)
-    if redirect is not None:
+    if redirect is not None and rule.blocked is None:
         action = filters.redirect_action(redirect, match.prefix, door.scheme, door.port)
         result.redirect.CopyFrom(action)
         return result
     targets = _weighted(rule)
-    if not any(isinstance(item.found, Destination) for item in targets):
+    leads_somewhere = any(isinstance(item.found, Destination) for item in targets)
+    if rule.blocked is not None or not leads_somewhere:
         result.direct_response.status = NOWHERE_STATUS_OF_CALLS if rule.is_grpc else NOWHERE_STATUS
         return result
     filters.rewrite(rule.filters, match.prefix, result.route)
