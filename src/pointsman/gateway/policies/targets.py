@@ -189,7 +189,8 @@ def standings(
                         for own in held.get(policy.ref, ())
                         for spot, owner in inner.get(own, ())
                         if owner != policy.ref and owner not in adding
-                    }
+                    },
+                    key=str,
                 )
             ),
             gateways=tuple(
