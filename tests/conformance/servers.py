@@ -159,10 +159,10 @@ async def _start(server: Server, runners: list[web.AppRunner]) -> None:
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server.port = listener.getsockname()[1]
-    runner = web.AppRunner(_application(server))
+    runner = web.AppRunner(_application(server), shutdown_timeout=0)
     runners.append(runner)
     await runner.setup()
-    await web.SockSite(runner, listener, ssl_context=server.context, shutdown_timeout=0).start()
+    await web.SockSite(runner, listener, ssl_context=server.context).start()
 
 
 @contextmanager
@@ -179,3 +179,34 @@ def running_servers(*servers: Server) -> Iterator[dict[str, Server]]:
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(5)
+
+
+CUTS = 3
+"""Connections that a cutting server closes before it answers one."""
+
+
+@contextmanager
+def cutting_server(name: str) -> Iterator[Server]:
+    """A server that closes its first connections without a word, and answers from then on."""
+    cut = 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(name, port=listener.getsockname()[1])
+
+        def serve() -> None:
+            nonlocal cut
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(65536)
+                    cut += 1
+                    if cut > CUTS:
+                        body = json.dumps({"name": name}).encode()
+                        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n"
+                        connection.sendall(head.encode() + b"connection: close\r\n\r\n" + body)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server
+        listener.shutdown(socket.SHUT_RDWR)

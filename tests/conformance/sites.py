@@ -72,7 +72,14 @@ class Site:
 
     def becomes(self, wanted: Any, path: str, **more: Any) -> None:
         """Wait until `path` is answered so."""
-        eventually(lambda: self.to(path, **more) == wanted, 10)
+
+        def answer() -> str | int:
+            try:
+                return self.to(path, **more)
+            except OSError:
+                return "nobody listens"
+
+        eventually(lambda: answer() == wanted, 10)
 
 
 def by_type(found: Sequence[dict[str, Any]]) -> Conditions:
