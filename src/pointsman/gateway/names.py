@@ -14,6 +14,9 @@ Users' EnvoyPatchPolicies name these, so they are a contract: the names of Envoy
     ext_proc filter of a policy   envoy.filters.http.ext_proc/envoyextensionpolicy/...
     certificate (SDS)             default/example-cert
 
+What follows `rule/`, `backend/` and `-mirror-` is a position where some patch names it so, and
+otherwise something that lasts (see `routes.labels`).
+
 Ours alone, because Envoy Gateway has no such thing:
 
     listener of a ListenerSet     listenerset/default/more/http
@@ -27,7 +30,7 @@ Ours alone, because Envoy Gateway has no such thing:
 'default/inference-gateway/llm-gw'
 >>> virtual_host("default/gw/http", "*.example.com")
 'default/gw/http/*_example_com'
->>> rule("HTTPRoute", "default", "llm-route", 0)
+>>> rule("HTTPRoute", "default", "llm-route", "0")
 'httproute/default/llm-route/rule/0'
 >>> route("httproute/default/llm-route/rule/0", 0, "*")
 'httproute/default/llm-route/rule/0/match/0/*'
@@ -70,19 +73,19 @@ def virtual_host(listener_name: str, hostname: str) -> str:
     return f"{listener_name}/{_flat(hostname)}"
 
 
-def rule(kind: str, namespace: str, name: str, index: int) -> str:
+def rule(kind: str, namespace: str, name: str, label: str) -> str:
     """A route's rule, and the cluster that its backends share."""
-    return f"{kind.lower()}/{namespace}/{name}/rule/{index}"
+    return f"{kind.lower()}/{namespace}/{name}/rule/{label}"
 
 
-def rule_backend(rule_name: str, index: int) -> str:
+def rule_backend(rule_name: str, label: str) -> str:
     """One backend of a rule: a locality of the rule's cluster, or a cluster of its own."""
-    return f"{rule_name}/backend/{index}"
+    return f"{rule_name}/backend/{label}"
 
 
-def mirror(rule_name: str, index: int) -> str:
-    """What gets copies of a rule's requests by the filter at `index`."""
-    return f"{rule_name}-mirror-{index}"
+def mirror(rule_name: str, label: str) -> str:
+    """What gets copies of a rule's requests."""
+    return f"{rule_name}-mirror-{label}"
 
 
 def route(rule_name: str, match_index: int, hostname: str) -> str:

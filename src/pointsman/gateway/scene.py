@@ -18,9 +18,10 @@ from pointsman.gateway.listeners.listener_sets import ServedSet, served_sets
 from pointsman.gateway.options import Options
 from pointsman.gateway.policies.extensions import Extensions
 from pointsman.gateway.policies.traffic import TrafficPolicies
+from pointsman.gateway.routes.labels import counted_routes
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.core import ConfigMap, Namespace, Secret
-from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy
+from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy, EnvoyPatchPolicy
 from pointsman.resources.gateway_api import Gateway, GatewayClass, ListenerSet, ReferenceGrant
 from pointsman.resources.traffic_policies import BackendTrafficPolicy
 from pointsman.store import Store
@@ -64,6 +65,8 @@ class Scene:
     extensions: Extensions
     """As routes see them; what is behind their servers may have changed since."""
     traffic: TrafficPolicies
+    counted: frozenset[str]
+    """The routes whose resources are named by position (see `routes.labels`)."""
     inputs: tuple[Any, ...]
     """Everything that it was made from, in a form that can be compared."""
 
@@ -78,7 +81,8 @@ def scene(
 ) -> Scene:
     """The scene as the objects are now: `previous`, where nothing of it has changed."""
     versions = _versions(store)
-    inputs = (config, options, versions, extensions.seen_by_routes)
+    counted = _counted(store, config)
+    inputs = (config, options, versions, extensions.seen_by_routes, counted)
     if previous is not None and previous.inputs == inputs:
         return previous
     gateways = tuple(served_gateways(store, config.gateway, options))
@@ -104,6 +108,7 @@ def scene(
         },
         extensions=extensions,
         traffic=TrafficPolicies(store),
+        counted=counted,
         inputs=inputs,
     )
 
@@ -116,6 +121,12 @@ def _versions(store: Store) -> tuple[int, ...]:
     )
     kinds: tuple[type[Resource], ...] = (*INPUTS, ConfigMap) if asks_clients else INPUTS
     return tuple(store.kind_version(kind) for kind in kinds)
+
+
+def _counted(store: Store, config: Configuration) -> frozenset[str]:
+    if not config.gateway.extension_apis.enable_envoy_patch_policy:
+        return frozenset()
+    return counted_routes(store.list(EnvoyPatchPolicy))
 
 
 def _grouped(items: Iterable[tuple[K, BoundListener]]) -> dict[K, list[BoundListener]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,7 +116,11 @@ def rescan(before: Scan, touched: Iterable[str]) -> Scan | None:
             (mark.device, mark.inode) in inodes for mark in fresh.values()
         ):
             return None
-        files = dict(sorted({**files, **fresh}.items(), key=_place))
+        order = list(files)
+        for name in fresh:
+            insort(order, name, key=_place)
+        files.update(fresh)
+        files = {name: files[name] for name in order}
     return replace(before, files=files, names=names)
 
 
@@ -129,10 +134,10 @@ def _name_of(path: str, before: Scan) -> str | None:
     return None if inner == path or is_hidden else f"{given}/{inner}"
 
 
-def _place(entry: tuple[str, Signature]) -> tuple[tuple[bool, str], ...]:
+def _place(name: str) -> tuple[tuple[bool, str], ...]:
     """Sorts files as a search through folders meets them: files before folders, then by name."""
-    *folders, name = entry[0].split("/")
-    return (*((True, folder) for folder in folders), (False, name))
+    *folders, file = name.split("/")
+    return (*((True, folder) for folder in folders), (False, file))
 
 
 def _is_of_no_interest(path: str) -> bool:

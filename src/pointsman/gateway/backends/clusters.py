@@ -59,10 +59,10 @@ class Locality:
 
 
 def locality(
-    rule: str, index: int, weight: int, destination: Destination, *, is_fallback: bool = False
+    rule: str, label: str, weight: int, destination: Destination, *, is_fallback: bool = False
 ) -> Locality:
-    """The backend at `index` of a rule, or of a policy's processor."""
-    region = names.rule_backend(rule, index)
+    """A backend of a rule, or of a policy's processor."""
+    region = names.rule_backend(rule, label)
     return Locality(region, weight, destination.addresses, is_fallback or destination.is_fallback)
 
 

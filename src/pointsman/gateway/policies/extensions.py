@@ -189,7 +189,7 @@ def _processor(
         return "backendRefs are of different BackendTLSPolicies, or some are of none"
     cluster = names.ext_proc_cluster(meta.namespace, meta.name, index)
     members = [
-        clusters.locality(cluster, position, 1, destination, is_fallback=bool(ref.fallback))
+        clusters.locality(cluster, str(position), 1, destination, is_fallback=bool(ref.fallback))
         for position, ((destination, _), ref) in enumerate(
             zip(destinations, spec.backend_refs, strict=True)
         )

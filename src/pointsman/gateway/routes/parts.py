@@ -22,7 +22,7 @@ from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.messages import packed
 from pointsman.gateway.options import Options
 from pointsman.gateway.policies.extensions import Extension
-from pointsman.gateway.routes import rules
+from pointsman.gateway.routes import labels, rules
 from pointsman.gateway.routes.meetings import Meeting, Meetings
 from pointsman.gateway.scene import Scene
 from pointsman.gateway.snapshot import EnvoyResource
@@ -92,7 +92,9 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
         attachment.attach(route, scene.parent_of, scene.listeners_of, scene.namespace_labels)
     )
     orphans = tuple(_orphans(route, scene)) if scene.options.is_alone else ()
-    followed = tuple(rules.follow(route, resolver))
+    followed = tuple(
+        rules.follow(route, resolver, is_counted=labels.route_name(route) in scene.counted)
+    )
     attachments = [item for parent in parents for item in parent.attachments]
     # A route that asks for what is not served is not served by half.
     if not attachments or any(rule.unsupported for rule in followed):

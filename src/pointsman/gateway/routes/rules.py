@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from google.protobuf.message import Message
@@ -27,7 +27,7 @@ from pointsman.gateway.backends.references import (
     ref_of,
 )
 from pointsman.gateway.messages import packed, wrapped
-from pointsman.gateway.routes import cors, filters, limits, sessions, traffic
+from pointsman.gateway.routes import cors, filters, labels, limits, sessions, traffic
 from pointsman.gateway.routes.matches import Match, grpc_match, http_match
 from pointsman.gateway.snapshot import EnvoyResource
 from pointsman.resources.backend_settings import BackendSettings
@@ -61,6 +61,8 @@ class RuleBackend:
 
     ref: HTTPBackendRef | GRPCBackendRef
     index: int
+    label: str
+    """Tells it from its neighbours in names."""
     target: Ref
     resolved: Resolution
     blocked: Unresolved | None = None
@@ -78,6 +80,7 @@ class Mirror:
 
     spec: RequestMirror
     index: int
+    label: str
     target: Ref
     found: Resolution
 
@@ -98,6 +101,8 @@ class Rule:
 
     route: Route
     index: int
+    identity: str
+    """Tells it from the route's other rules in names."""
     matches: tuple[Match, ...]
     filters: tuple[CommonFilter, ...]
     backends: tuple[RuleBackend, ...]
@@ -119,7 +124,7 @@ class Rule:
     def name(self) -> str:
         """The rule's name, which is also its cluster's."""
         meta = self.route.metadata
-        return names.rule(self.route.KIND.kind, meta.namespace, meta.name, self.index)
+        return names.rule(self.route.KIND.kind, meta.namespace, meta.name, self.identity)
 
     @property
     def label(self) -> str | None:
@@ -162,10 +167,26 @@ class Rule:
         return found
 
 
-def follow(route: Route, resolver: Resolver) -> list[Rule]:
-    """The rules of a route with their references followed."""
+def follow(route: Route, resolver: Resolver, *, is_counted: bool = False) -> list[Rule]:
+    """The rules of a route with their references followed; `is_counted`: name them by position."""
     specs: Sequence[RouteRule | GRPCRouteRule] = route.spec.rules
-    return [_follow(route, index, spec, resolver) for index, spec in enumerate(specs)]
+    found = [_follow(route, index, spec, resolver) for index, spec in enumerate(specs)]
+    if is_counted:
+        return [_counted(rule) for rule in found]
+    identities = labels.distinct(rule.identity for rule in found)
+    return [
+        replace(rule, identity=identity) if identity != rule.identity else rule
+        for rule, identity in zip(found, identities, strict=True)
+    ]
+
+
+def _counted(rule: Rule) -> Rule:
+    return replace(
+        rule,
+        identity=str(rule.index),
+        backends=tuple(replace(item, label=str(item.index)) for item in rule.backends),
+        mirrors=tuple(replace(item, label=str(item.index)) for item in rule.mirrors),
+    )
 
 
 def _follow(route: Route, index: int, spec: RouteRule | GRPCRouteRule, resolver: Resolver) -> Rule:
@@ -177,30 +198,42 @@ def _follow(route: Route, index: int, spec: RouteRule | GRPCRouteRule, resolver:
     refs: Sequence[HTTPBackendRef | GRPCBackendRef] = spec.backend_refs
     where = f"rules[{index}]."
     blocked = filters.extension_problem(spec.filters, where)
+    targets = [found(ref) for ref in refs]
+    marks = labels.distinct(
+        labels.target_label(target, ref.port)
+        for ref, (target, _) in zip(refs, targets, strict=True)
+    )
     backends = tuple(
         RuleBackend(
-            ref,
-            position,
-            *found(ref),
+            *(ref, position, label, *target),
             filters.extension_problem(ref.filters, f"{where}backendRefs[{position}]."),
         )
-        for position, ref in enumerate(refs)
+        for position, (ref, label, target) in enumerate(zip(refs, marks, targets, strict=True))
+    )
+    copies = [
+        (position, item, found(item.backend_ref))
+        for position, item in filters.mirrors_of(spec.filters)
+    ]
+    marks = labels.distinct(
+        labels.target_label(target, item.backend_ref.port) for _, item, (target, _) in copies
     )
     mirrors = tuple(
-        Mirror(item, position, *found(item.backend_ref))
-        for position, item in filters.mirrors_of(spec.filters)
+        Mirror(item, position, label, *target)
+        for label, (position, item, target) in zip(marks, copies, strict=True)
     )
     matches = _matches(spec)
+    identity = labels.rule_label(spec.name, matches)
     unserved = tuple(f"{where}{text}" for text in _unserved(spec, matches, backends, mirrors))
     if isinstance(spec, GRPCRouteRule):
         return Rule(
-            *(route, index, matches, spec.filters, backends, mirrors),
+            *(route, index, identity, matches, spec.filters, backends, mirrors),
             blocked=blocked,
             unsupported=unserved,
         )
     return Rule(
         route,
         index,
+        identity,
         matches,
         spec.filters,
         backends,
@@ -270,7 +303,7 @@ def rule_clusters(rule: Rule, policy: BackendSettings | None = None) -> list[Env
         resource
         for item in own
         for resource in _cluster(
-            names.rule_backend(rule.name, item.index), rule, [item], origins, policy
+            names.rule_backend(rule.name, item.label), rule, [item], origins, policy
         )
     ]
     return [*single, *mirrored]
@@ -352,7 +385,7 @@ def _ask_picker(
 def _mirror(rule: Rule, action: route_pb2.RouteAction) -> None:
     for item in rule.mirrors:
         if isinstance(item.found, Destination):
-            policy = filters.mirror_policy(item.spec, names.mirror(rule.name, item.index))
+            policy = filters.mirror_policy(item.spec, names.mirror(rule.name, item.label))
             action.request_mirror_policies.add(**policy)
 
 
@@ -398,7 +431,7 @@ def _cluster(
 ) -> list[EnvoyResource]:
     found = [(item, item.found) for item in backends if isinstance(item.found, Destination)]
     members = [
-        clusters.locality(rule.name, item.index, item.ref.weight, destination)
+        clusters.locality(rule.name, item.label, item.ref.weight, destination)
         for item, destination in found
     ]
     is_http2 = rule.is_grpc or any(each.is_http2 for _, each in found)
@@ -416,11 +449,11 @@ def _mirror_cluster(rule: Rule, mirror: Mirror) -> list[EnvoyResource]:
     found = mirror.found
     if not isinstance(found, Destination) or found.pool is not None:
         return []
-    name = names.mirror(rule.name, mirror.index)
+    name = names.mirror(rule.name, mirror.label)
     is_http2 = rule.is_grpc or found.is_http2
     settings = clusters.ClusterSettings(is_http2=is_http2, tls=found.tls)
     make = clusters.dns_cluster if found.needs_dns else clusters.eds_cluster
-    members = [clusters.locality(name, 0, 1, found)]
+    members = [clusters.locality(name, "0", 1, found)]
     return make(name, members, settings, (rule.route.ref, found.ref))
 
 
@@ -429,4 +462,4 @@ def _target_cluster(rule: Rule, backend: RuleBackend) -> str:
         return names.INVALID_BACKEND_CLUSTER
     if backend.found.pool is not None:
         return names.pool(backend.found.ref)
-    return names.rule_backend(rule.name, backend.index)
+    return names.rule_backend(rule.name, backend.label)
