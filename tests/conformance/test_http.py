@@ -257,6 +257,14 @@ def test_redirects_name_scheme_host_and_port_as_they_should(
     assert (answer.status, found) == (status, wanted)
 
 
+def test_without_credentials_no_answer_speaks_of_them(site: Site) -> None:
+    asks = {"origin": "https://a.example", "access-control-request-method": "GET"}
+    for method in ("OPTIONS", "GET"):
+        found = site.get("/cors", host="redirect.example", method=method, headers=asks).headers
+        assert found["access-control-allow-origin"] == "https://a.example"
+        assert "access-control-allow-credentials" not in found
+
+
 def test_a_broken_connection_is_tried_again(site: Site) -> None:
     assert site.to("/cut", host="retries.example") == "cutting"
     assert site.get("/connection", host="retries.example").status == 503
