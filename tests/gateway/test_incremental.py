@@ -1,0 +1,130 @@
+"""A translation that starts from another one is what a whole translation would be."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pointsman.gateway.options import Options
+from pointsman.gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE_CONFIGURATION
+from pointsman.gateway.statuses.facts import EnvoyFacts, Memory
+from pointsman.gateway.statuses.objects import statuses
+from pointsman.gateway.translate import Translation, translate
+from pointsman.resources.base import Resource
+from pointsman.resources.core import Pod
+from pointsman.resources.gateway_api import Gateway, HTTPRoute
+from pointsman.resources.parse import parse_text
+from pointsman.store import Store
+from tests.gateway.test_golden import CASES, GOLDEN, OPTIONS, contents, loaded
+
+
+def objects(case: str) -> list[Resource]:
+    parsed = parse_text((GOLDEN / case / "in.yaml").read_text(), case)
+    return [item.resource for item in parsed if item.resource is not None]
+
+
+EVERYTHING = [item for case in CASES for item in objects(case)]
+
+
+def told(store: Store, found: Translation, options: Options, memory: Memory) -> object:
+    return statuses(store, found, EnvoyFacts(connected=1), options, memory)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_after_any_changes_it_equals_a_whole_translation(data: st.DataObject) -> None:
+    store, memory = Store(), Memory()
+    found = None
+    for _ in range(data.draw(st.integers(2, 5))):
+        picked = data.draw(st.lists(st.sampled_from(EVERYTHING), max_size=40))
+        gone = data.draw(st.lists(st.sampled_from([item.ref for item in EVERYTHING]), max_size=12))
+        store.apply(picked, gone)
+        found = translate(store, OPTIONS, found)
+        whole = translate(store, OPTIONS)
+        assert contents(found.snapshot) == contents(whole.snapshot)
+        assert [item.key for item in found.snapshot] == [item.key for item in whole.snapshot]
+        assert told(store, found, OPTIONS, memory) == told(store, whole, OPTIONS, Memory())
+
+
+SERVED = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: front}
+spec:
+  gatewayClassName: any
+  listeners: [{name: all, protocol: HTTP, port: 80}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: one}
+spec: {selector: {app: one}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: two}
+spec: {selector: {app: two}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: one, labels: {app: one}}
+status: {podIP: 10.0.0.1}
+""" + "".join(
+    f"""---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {backend}}}
+spec:
+  parentRefs: [{{name: front}}]
+  hostnames: [{backend}.example]
+  rules: [{{backendRefs: [{{name: {backend}, port: 80}}]}}]
+"""
+    for backend in ("one", "two")
+)
+
+
+def test_a_changed_route_costs_its_own_part() -> None:
+    store = loaded(SERVED)
+    before = translate(store, OPTIONS)
+    route = store.get(HTTPRoute, "default", "two")
+    assert route is not None
+    spec = route.spec.model_copy(update={"hostnames": ("other.example",)})
+    store.apply([route.model_copy(update={"spec": spec})])
+    after = translate(store, OPTIONS, before)
+    refs = list(after.parts)
+    assert [after.parts[ref] is before.parts[ref] for ref in refs] == [True, False]
+    assert after.scene is before.scene
+    hosts, old = (item.route_configurations.hosts["default/front/all"] for item in (after, before))
+    assert hosts["one.example"] is old["one.example"]
+    for kind in (LISTENER, CLUSTER):
+        for name, item in after.snapshot.names(kind).items():
+            known = before.snapshot.names(kind).get(name)
+            assert known is None or known is item or name.startswith("httproute/default/two")
+
+
+def test_a_pod_that_moves_costs_its_endpoints() -> None:
+    store = loaded(SERVED)
+    before = translate(store, OPTIONS)
+    pod = store.get(Pod, "default", "one")
+    assert pod is not None
+    store.apply([pod.with_status({"podIP": "10.0.0.2"})])
+    after = translate(store, OPTIONS, before)
+    changed = {
+        item.key.type_url
+        for item in after.snapshot
+        if (known := before.snapshot.get(item.key)) is None or known.version != item.version
+    }
+    assert changed == {ENDPOINTS}
+    assert after.scene is before.scene
+
+
+def test_our_own_words_about_an_object_change_nothing() -> None:
+    store, memory = loaded(SERVED), Memory()
+    before = translate(store, OPTIONS)
+    first = statuses(store, before, EnvoyFacts(), OPTIONS, memory)
+    for cls in (Gateway, HTTPRoute):
+        store.apply([item.with_status({"said": True}) for item in store.list(cls)])
+    after = translate(store, OPTIONS, before)
+    assert after.scene is before.scene
+    assert after.snapshot.names(ROUTE_CONFIGURATION) == before.snapshot.names(ROUTE_CONFIGURATION)
+    second = statuses(store, after, EnvoyFacts(), OPTIONS, memory)
+    assert all(second[ref] is first[ref] for ref in after.parts)
