@@ -10,16 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pointsman.gateway.backends.references import Resolver
+from pointsman.gateway.backends.references import Resolver, Unresolved
 from pointsman.gateway.configuration import Configuration
+from pointsman.gateway.listeners import tls
 from pointsman.gateway.listeners.binding import BoundListener, bind_listeners
 from pointsman.gateway.listeners.classes import ServedGateway, served_gateways
 from pointsman.gateway.listeners.listener_sets import ServedSet, served_sets
 from pointsman.gateway.options import Options
+from pointsman.gateway.policies.clients import ClientPolicies
 from pointsman.gateway.policies.extensions import Extensions
 from pointsman.gateway.policies.traffic import TrafficPolicies
 from pointsman.gateway.routes.labels import counted_routes
 from pointsman.resources.base import Ref, Resource
+from pointsman.resources.client_policies import ClientTrafficPolicy
 from pointsman.resources.core import ConfigMap, Namespace, Secret
 from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy, EnvoyPatchPolicy
 from pointsman.resources.gateway_api import Gateway, GatewayClass, ListenerSet, ReferenceGrant
@@ -37,6 +40,7 @@ INPUTS: tuple[type[Resource], ...] = (
     Secret,
     EnvoyExtensionPolicy,
     BackendTrafficPolicy,
+    ClientTrafficPolicy,
 )
 """The kinds that a scene is made from."""
 
@@ -59,12 +63,15 @@ class Scene:
     """The served listeners that share a route configuration, by its name."""
     neighbours: Mapping[str, Sequence[BoundListener]]
     """The served listeners that share a listener of Envoy, by its name."""
+    client_certificates: Mapping[Ref, Ref | Unresolved]
+    """What each Gateway that has a certificate for backends shows them, or what is wrong."""
     known_parents: frozenset[Ref]
     """Everything that a route may name as its parent, ours or not."""
     namespace_labels: Mapping[str, Mapping[str, str]]
     extensions: Extensions
     """As routes see them; what is behind their servers may have changed since."""
     traffic: TrafficPolicies
+    clients: ClientPolicies
     counted: frozenset[str]
     """The routes whose resources are named by position (see `routes.labels`)."""
     inputs: tuple[Any, ...]
@@ -100,6 +107,11 @@ def scene(
         listeners_of=_grouped((item.owner.ref, item) for item in listeners),
         sharing=_grouped((item.route_config, item) for item in listeners if item.is_served),
         neighbours=_grouped((item.port_name, item) for item in listeners if item.is_served),
+        client_certificates={
+            item.gateway.ref: found
+            for item in gateways
+            if (found := tls.client_certificate(resolver, item.gateway)) is not None
+        },
         known_parents=frozenset(
             item.ref for item in (*store.list(Gateway), *store.list(ListenerSet))
         ),
@@ -108,16 +120,20 @@ def scene(
         },
         extensions=extensions,
         traffic=TrafficPolicies(store),
+        clients=ClientPolicies(resolver),
         counted=counted,
         inputs=inputs,
     )
 
 
 def _versions(store: Store) -> tuple[int, ...]:
-    """Of the kinds that count. ConfigMaps, which change often, count where a Gateway reads some."""
+    """Of the kinds that count. ConfigMaps, which change often, count where somebody reads some."""
     asks_clients = any(
         item.spec.tls is not None and item.spec.tls.frontend is not None
         for item in store.list(Gateway)
+    ) or any(
+        item.spec.tls is not None and item.spec.tls.client_validation is not None
+        for item in store.list(ClientTrafficPolicy)
     )
     kinds: tuple[type[Resource], ...] = (*INPUTS, ConfigMap) if asks_clients else INPUTS
     return tuple(store.kind_version(kind) for kind in kinds)

@@ -16,6 +16,10 @@ from pointsman.resources.http_routes import HeaderModifier
 from pointsman.resources.policy_targets import PolicyTargets
 
 PLAIN_HEADER = r"^[A-Za-z0-9-]+$"
+SPKIHash = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+"""SHA-256 in base64."""
+CertificateHash = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}$")]
+"""SHA-256 in hexadecimal, with or without colons."""
 TLSVersion = Literal["Auto", "1.0", "1.1", "1.2", "1.3"]
 _LEAST = {"Auto": 0, "1.0": 1, "1.1": 2, "1.2": 3, "1.3": 4}
 _MOST = {"1.0": 1, "1.1": 2, "1.2": 3, "1.3": 4, "Auto": 5}
@@ -136,14 +140,37 @@ class ClientIPDetection(Model):
             yield ("customHeader",), "must not stand beside xForwardedFor"
 
 
+class StringMatch(Model):
+    """A text as it must be."""
+
+    type: Literal["Exact", "Prefix", "Suffix", "RegularExpression"] = "Exact"
+    value: str = Field(min_length=1, max_length=1024)
+
+
+class OtherName(StringMatch):
+    """A name of another type, by its OID."""
+
+    oid: str
+
+
+class AltNames(Model):
+    """Names of which a certificate must have one."""
+
+    dns_names: tuple[StringMatch, ...] = ()
+    email_addresses: tuple[StringMatch, ...] = ()
+    ip_addresses: tuple[StringMatch, ...] = ()
+    uris: tuple[StringMatch, ...] = ()
+    other_names: tuple[OtherName, ...] = ()
+
+
 class ClientValidation(Model):
     """Which certificates of clients are taken."""
 
     optional: Flag = False
     ca_certificate_refs: tuple[SecretObjectRef, ...] = Field(default=(), max_length=8)
-    spki_hashes: tuple[str, ...] = ()
-    certificate_hashes: tuple[str, ...] = ()
-    subject_alt_names: dict[str, Any] | None = None
+    spki_hashes: tuple[SPKIHash, ...] = ()
+    certificate_hashes: tuple[CertificateHash, ...] = ()
+    subject_alt_names: AltNames | None = None
     crl: dict[str, Any] | None = None
 
 

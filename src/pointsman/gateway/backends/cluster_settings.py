@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from envoy.config.core.v3 import address_pb2, protocol_pb2
+from envoy.extensions.http.header_formatters.preserve_case.v3 import preserve_case_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from pointsman.gateway import names
@@ -40,6 +41,7 @@ LOOKUP_FAMILIES = {
 }
 """Envoy's AUTO asks for IPv6 first."""
 
+PRESERVE_CASE = "envoy.http.stateful_header_formatters.preserve_case"
 LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES = 65_535, 2**31 - 1
 MOST_BUFFER_BYTES = 2**32 - 1
 MOST_SOCKET_BUFFER_BYTES = 2**31 - 1
@@ -86,6 +88,19 @@ def apply(
     _names(settings, cluster)
     if protocol.ByteSize():
         _keep_protocol(cluster, protocol)
+
+
+def keep_header_case(cluster: cluster_pb2.Cluster) -> None:
+    """Send headers on with their letters as they came, where HTTP/1 is spoken."""
+    protocol = _protocol(cluster)
+    if protocol.HasField("use_downstream_protocol_config"):
+        options = protocol.use_downstream_protocol_config.http_protocol_options
+    else:
+        options = protocol.explicit_http_config.http_protocol_options
+    formatter = options.header_key_format.stateful_formatter
+    formatter.name = PRESERVE_CASE
+    formatter.typed_config.CopyFrom(packed(preserve_case_pb2.PreserveCaseFormatterConfig()))
+    _keep_protocol(cluster, protocol)
 
 
 def write_http2(settings: HTTP2, options: protocol_pb2.Http2ProtocolOptions) -> None:

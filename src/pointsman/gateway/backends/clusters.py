@@ -41,10 +41,14 @@ class ClusterSettings:
     is_http2: bool = False
     policy: BackendSettings | None = None
     """What a policy changes of all this."""
+    keeps_header_case: bool = False
+    """Headers of HTTP/1 go on with their letters as clients write them."""
     check_host: str = ""
     """What health checks say in their Host where the policy names none."""
     tls: UpstreamTLS | None = None
     """How to speak TLS to the servers; None for in the clear."""
+    client_certificate: Ref | None = None
+    """The Secret with the certificate that servers are shown that ask for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,11 @@ def _cluster(name: str, settings: ClusterSettings) -> cluster_pb2.Cluster:
         common_lb_config={"locality_weighted_lb_config": {}},
         per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
         circuit_breakers={"thresholds": [breakers]},
-        transport_socket=transport_socket(tls, settings.is_http2) if tls is not None else None,
+        transport_socket=(
+            transport_socket(tls, settings.is_http2, settings.client_certificate)
+            if tls is not None
+            else None
+        ),
         typed_extension_protocol_options=(http2_protocol_options() if settings.is_http2 else None),
     )
 
@@ -136,6 +144,8 @@ def _cluster(name: str, settings: ClusterSettings) -> cluster_pb2.Cluster:
 def _follow_policy(message: cluster_pb2.Cluster, settings: ClusterSettings) -> None:
     if settings.policy is not None:
         cluster_settings.apply(settings.policy, message, settings.check_host)
+    if settings.keeps_header_case and not settings.is_http2:
+        cluster_settings.keep_header_case(message)
 
 
 def _load_assignment(

@@ -15,7 +15,7 @@ from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
 from pointsman.gateway import names
 from pointsman.gateway.backends.authorities import KEY, KINDS, bundle
-from pointsman.gateway.messages import packed
+from pointsman.gateway.messages import ADS, packed
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Service
 from pointsman.resources.envoy_gateway import Backend
@@ -113,8 +113,13 @@ class TLSPolicies:
         return TLSPolicy(policy, tls, free, refusal, unresolved)
 
 
-def transport_socket(tls: UpstreamTLS, is_http2: bool) -> dict[str, object]:
-    """The transport socket of a cluster whose servers speak TLS."""
+def transport_socket(
+    tls: UpstreamTLS, is_http2: bool, certificate: Ref | None = None
+) -> dict[str, object]:
+    """The transport socket of a cluster whose servers speak TLS.
+
+    `certificate` is the Secret with what they are shown when they ask who we are.
+    """
     trusted: dict[str, object] = (
         {"inline_bytes": tls.authorities}
         if tls.authorities
@@ -133,6 +138,10 @@ def transport_socket(tls: UpstreamTLS, is_http2: bool) -> dict[str, object]:
             },
         },
     )
+    if certificate is not None:
+        context.common_tls_context.tls_certificate_sds_secret_configs.add(
+            name=names.secret(certificate), sds_config=ADS
+        )
     return {"name": names.TLS, "typed_config": packed(context)}
 
 

@@ -23,13 +23,15 @@ from google.protobuf.message import Message
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends.references import Unresolved
-from pointsman.gateway.listeners import local_replies, tls
+from pointsman.gateway.listeners import client_settings, local_replies, tls
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.client_trust import ClientTrust
 from pointsman.gateway.messages import ADS, packed, seconds, socket_address, wrapped
 from pointsman.gateway.options import Options
+from pointsman.gateway.policies.clients import ClientSettings
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.inference import headers
+from pointsman.resources.client_policies import ClientPolicySpec
 
 BUFFER_LIMIT_BYTES = 50 * 1024 * 1024
 """The largest request that a picker may read whole; beyond it Envoy answers 413."""
@@ -40,6 +42,7 @@ STREAM_WINDOW_BYTES = 64 * 1024
 CONNECTION_WINDOW_BYTES = 1024 * 1024
 
 HttpFilter = tuple[str, Message]
+NO_POLICY = ClientPolicySpec.model_construct()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,19 @@ class Chain:
     filters: tuple[HttpFilter, ...] = ()
     """Name and configuration of what routes may switch on, in order."""
     logs: tuple[accesslog_pb2.AccessLog, ...] = ()
+    client: ClientSettings | None = None
+    """What a policy says of how to speak with clients."""
 
     @property
     def name(self) -> str:
         """Of the chain and of its route configuration."""
         return self.bound[0].route_config
+
+    @property
+    def client_spec(self) -> ClientPolicySpec:
+        """What is said of clients; nothing where there is no policy, or it is refused."""
+        client = self.client
+        return client.spec if client is not None and not client.is_closed else NO_POLICY
 
     @property
     def asks_processors(self) -> bool:
@@ -73,6 +84,7 @@ def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) ->
         per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
         enable_reuse_port=wrapped(False) if options.exclusive_ports else None,
     )
+    client_settings.write_socket(chains[0].client_spec, message)
     if first.protocol == tls.HTTPS:
         inspector = tls_inspector_pb2.TlsInspector()
         message.listener_filters.add(name=tls.INSPECTOR, typed_config=packed(inspector))
@@ -80,7 +92,10 @@ def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) ->
             message.filter_chains.add().CopyFrom(_tls_chain(chain))
     else:
         message.default_filter_chain.CopyFrom(_chain(chains[0]))
-    origins = dict.fromkeys(item.gateway.ref for chain in chains for item in chain.bound)
+    policies = [chain.client.policy for chain in chains if chain.client is not None]
+    gateways = [item.gateway.ref for chain in chains for item in chain.bound]
+    # What a policy changed it is to blame for first.
+    origins = dict.fromkeys([*policies, *gateways])
     return EnvoyResource.of(Key(snapshot.LISTENER, port_name), message, tuple(origins))
 
 
@@ -88,7 +103,10 @@ def _chain(chain: Chain) -> components_pb2.FilterChain:
     manager = connection_manager(chain)
     return components_pb2.FilterChain(
         name=chain.name,
-        filters=[{"name": names.CONNECTION_MANAGER, "typed_config": packed(manager)}],
+        filters=[
+            *client_settings.network_filters(chain.client_spec, manager.stat_prefix),
+            {"name": names.CONNECTION_MANAGER, "typed_config": packed(manager)},
+        ],
     )
 
 
@@ -102,6 +120,7 @@ def _tls_chain(chain: Chain) -> components_pb2.FilterChain:
             transport_socket=tls.transport_socket(
                 listener.certificates,
                 listener.trust if isinstance(listener.trust, ClientTrust) else None,
+                chain.client,
             )
         )
         result.MergeFrom(socket)
@@ -111,17 +130,22 @@ def _tls_chain(chain: Chain) -> components_pb2.FilterChain:
 def connection_manager(chain: Chain) -> hcm_pb2.HttpConnectionManager:
     """What speaks HTTP on a connection."""
     spec = chain.bound[0].spec
-    return hcm_pb2.HttpConnectionManager(
+    client = chain.client_spec
+    headers_of_envoy = client.headers is not None and client.headers.enable_envoy_headers
+    manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=f"{spec.protocol.lower()}-{spec.port}",
         rds={"route_config_name": chain.name, "config_source": ADS},
         http_filters=[
+            *client_settings.http_filters(client),
             *(
                 {"name": name, "typed_config": packed(config), "disabled": True}
                 for name, config in chain.filters
             ),
             {
                 "name": names.ROUTER,
-                "typed_config": packed(router_pb2.Router(suppress_envoy_headers=True)),
+                "typed_config": packed(
+                    router_pb2.Router(suppress_envoy_headers=not headers_of_envoy)
+                ),
             },
         ],
         access_log=chain.logs,
@@ -140,13 +164,19 @@ def connection_manager(chain: Chain) -> hcm_pb2.HttpConnectionManager:
         normalize_path=wrapped(True),
         merge_slashes=True,
         path_with_escaped_slashes_action="UNESCAPE_AND_REDIRECT",
-        early_header_mutation_extensions=[_edge_stripping()],
+        early_header_mutation_extensions=[_edge_stripping(client)],
     )
+    client_settings.write_manager(client, spec.hostname, manager)
+    return manager
 
 
-def _edge_stripping() -> dict[str, object]:
+def _edge_stripping(client: ClientPolicySpec) -> dict[str, object]:
+    """The first that happens to a request's headers. What is stripped is stripped last."""
     mutation = header_mutation_pb2.HeaderMutation(
-        mutations=[{"remove": name} for name in headers.STRIPPED_AT_THE_EDGE]
+        mutations=[
+            *client_settings.early_mutations(client),
+            *({"remove": name} for name in headers.STRIPPED_AT_THE_EDGE),
+        ]
     )
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",

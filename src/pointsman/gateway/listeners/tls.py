@@ -18,12 +18,14 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends.references import Resolver, Unresolved
+from pointsman.gateway.listeners import client_tls
 from pointsman.gateway.listeners.client_trust import ClientTrust
 from pointsman.gateway.messages import ADS, packed
+from pointsman.gateway.policies.clients import ClientSettings
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Secret
-from pointsman.resources.gateway_api import Gateway, Listener, ListenerSet
+from pointsman.resources.gateway_api import Gateway, Listener, ListenerSet, SecretObjectRef
 
 HTTPS = "HTTPS"
 CERTIFICATE_KEY = "tls.crt"
@@ -43,17 +45,34 @@ def certificate_refs(
         return Unresolved("InvalidCertificateRef", "An HTTPS listener needs tls.certificateRefs")
     result = []
     for item in spec.tls.certificate_refs:
-        namespace = item.namespace or owner.metadata.namespace
-        ref = Ref(item.group, item.kind, namespace, item.name)
-        is_local = ref.namespace == owner.metadata.namespace
-        if not is_local and not resolver.is_granted(owner.ref, ref):
-            message = f"Certificate ref to {ref} not permitted by any ReferenceGrant."
-            return Unresolved("RefNotPermitted", message)
-        problem = _problem(resolver, ref)
-        if problem is not None:
-            return Unresolved("InvalidCertificateRef", f"{ref} {problem}")
-        result.append(ref)
+        found = _certificate(resolver, owner, item, "InvalidCertificateRef")
+        if isinstance(found, Unresolved):
+            return found
+        result.append(found)
     return tuple(result)
+
+
+def client_certificate(resolver: Resolver, gateway: Gateway) -> Ref | Unresolved | None:
+    """The Secret that a Gateway shows to backends that ask who it is; None where it has none."""
+    tls = gateway.spec.tls
+    item = tls.backend.client_certificate_ref if tls is not None and tls.backend else None
+    if item is None:
+        return None
+    return _certificate(resolver, gateway, item, "InvalidClientCertificateRef")
+
+
+def _certificate(
+    resolver: Resolver, owner: Gateway | ListenerSet, item: SecretObjectRef, reason: str
+) -> Ref | Unresolved:
+    """A checked Secret, or what is wrong with it, for `reason` if it may be looked at."""
+    namespace = item.namespace or owner.metadata.namespace
+    ref = Ref(item.group, item.kind, namespace, item.name)
+    is_local = ref.namespace == owner.metadata.namespace
+    if not is_local and not resolver.is_granted(owner.ref, ref):
+        message = f"Certificate ref to {ref} not permitted by any ReferenceGrant."
+        return Unresolved("RefNotPermitted", message)
+    problem = _problem(resolver, ref)
+    return ref if problem is None else Unresolved(reason, f"{ref} {problem}")
 
 
 def secret_resource(secret: Secret) -> EnvoyResource:
@@ -69,8 +88,13 @@ def secret_resource(secret: Secret) -> EnvoyResource:
     return EnvoyResource.of(Key(snapshot.SECRET, name), message, (secret.ref,))
 
 
-def transport_socket(secrets: tuple[Ref, ...], trust: ClientTrust | None) -> dict[str, object]:
-    """TLS that ends here, with the certificates that `secrets` name; `trust` asks for clients'."""
+def transport_socket(
+    secrets: tuple[Ref, ...], trust: ClientTrust | None, settings: ClientSettings | None = None
+) -> dict[str, object]:
+    """TLS that ends here, with the certificates that `secrets` name; `trust` asks for clients'.
+
+    A policy's `settings` come last, so that they count.
+    """
     context = tls_pb2.DownstreamTlsContext(
         common_tls_context={
             "alpn_protocols": ALPN,
@@ -86,6 +110,8 @@ def transport_socket(secrets: tuple[Ref, ...], trust: ClientTrust | None) -> dic
         validation.trusted_ca.inline_bytes = trust.authorities
         if not trust.is_required:
             validation.trust_chain_verification = validation.ACCEPT_UNTRUSTED
+    if settings is not None:
+        client_tls.apply(settings, context)
     return {"name": names.TLS, "typed_config": packed(context)}
 
 

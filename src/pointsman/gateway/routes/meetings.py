@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
+from pointsman.gateway.backends.clusters import ClusterSettings
 from pointsman.gateway.listeners.binding import BoundListener
+from pointsman.gateway.policies.clients import keeps_header_case
 from pointsman.gateway.policies.extensions import Extension
 from pointsman.gateway.policies.targets import Place, Subject
 from pointsman.gateway.routes import traffic
@@ -31,6 +33,8 @@ class Meeting:
     listener: BoundListener
     extension: Extension | None
     policy: TrafficPolicySpec | None
+    keeps_header_case: bool = False
+    """The listener's policy wants the letters of headers kept."""
 
 
 class Meetings:
@@ -47,14 +51,17 @@ class Meetings:
         scene = self._scene
         extension = scene.extensions.of_route(self._subject, rule.label, place)
         policy = scene.traffic.of_route(self._subject, rule.label, place)
-        found = Meeting(rule, listener, extension, policy)
+        keeps = keeps_header_case(scene.clients.of_listener(place))
+        found = Meeting(rule, listener, extension, policy, keeps)
         self._found.append(found)
         return found
 
-    def policy_of(self, rule: Rule) -> TrafficPolicySpec | None:
-        """What counts for the clusters of a rule."""
-        policies = (item.policy for item in self._found if item.rule is rule)
-        return next((policy for policy in policies if policy is not None), None)
+    def asked_of(self, rule: Rule) -> ClusterSettings:
+        """What policies ask for the clusters of a rule."""
+        met = [item for item in self._found if item.rule is rule]
+        policies = (item.policy for item in met if item.policy is not None)
+        keeps = any(item.keeps_header_case for item in met)
+        return ClusterSettings(policy=next(policies, None), keeps_header_case=keeps)
 
     @property
     def pool_policies(self) -> Mapping[Ref, TrafficPolicySpec]:

@@ -8,21 +8,21 @@ changed route among thousands costs the making of one part. Envoy's routes are k
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from envoy.config.route.v3 import route_components_pb2 as components_pb2
 from google.protobuf.message import Message
 
 from pointsman.gateway import names
-from pointsman.gateway.backends.references import Destination, Resolver
+from pointsman.gateway.backends.references import Destination, Resolver, Unresolved
 from pointsman.gateway.listeners import attachment, hostnames
-from pointsman.gateway.listeners.attachment import RouteParent
+from pointsman.gateway.listeners.attachment import Attachment, RouteParent
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.messages import packed
 from pointsman.gateway.options import Options
 from pointsman.gateway.policies.extensions import Extension
-from pointsman.gateway.routes import labels, rules
+from pointsman.gateway.routes import labels, rules, upstreams
 from pointsman.gateway.routes.meetings import Meeting, Meetings
 from pointsman.gateway.scene import Scene
 from pointsman.gateway.snapshot import EnvoyResource
@@ -100,6 +100,7 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
     if not attachments or any(rule.unsupported for rule in followed):
         return RoutePart(route.ref, route.age_key, route, version, parents, orphans, followed)
     met = Meetings(route, scene)
+    certificate = _client_certificate(attachments, scene)
     hosts: dict[Host, HostEntries] = {}
     for item in attachments:
         meetings = [met.at(rule, item.listener) for rule in followed]
@@ -115,7 +116,11 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
     return RoutePart(
         *(route.ref, route.age_key, route, version, parents, orphans, followed, hosts),
         clusters=tuple(
-            each for rule in followed for each in rules.rule_clusters(rule, met.policy_of(rule))
+            each
+            for rule in followed
+            for each in upstreams.rule_clusters(
+                rule, replace(met.asked_of(rule), client_certificate=certificate)
+            )
         ),
         pools=tuple(each for rule in followed for each in rule.pools),
         filters={
@@ -126,6 +131,16 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
         pool_policies=met.pool_policies,
         listeners=tuple(dict.fromkeys(item.listener.xds_name for item in attachments)),
     )
+
+
+def _client_certificate(attachments: Sequence[Attachment], scene: Scene) -> Ref | None:
+    """What the backends of a route are shown: the certificate that all of its Gateways have.
+
+    A cluster speaks for all Gateways that lead to it, so it names none where they do not agree.
+    """
+    found = {scene.client_certificates.get(item.listener.gateway.ref) for item in attachments}
+    agreed = found.pop() if len(found) == 1 else None
+    return None if isinstance(agreed, Unresolved) else agreed
 
 
 def leads_where_it_led(part: RoutePart, resolver: Resolver) -> bool:

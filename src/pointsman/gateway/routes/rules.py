@@ -17,7 +17,7 @@ from envoy.config.route.v3 import route_components_pb2 as route_pb2
 from google.protobuf.message import Message
 
 from pointsman.gateway import names
-from pointsman.gateway.backends import clusters, pools
+from pointsman.gateway.backends import pools
 from pointsman.gateway.backends.references import (
     Destination,
     Picker,
@@ -29,8 +29,6 @@ from pointsman.gateway.backends.references import (
 from pointsman.gateway.messages import packed, wrapped
 from pointsman.gateway.routes import cors, filters, labels, limits, sessions, traffic
 from pointsman.gateway.routes.matches import Match, grpc_match, http_match
-from pointsman.gateway.snapshot import EnvoyResource
-from pointsman.resources.backend_settings import BackendSettings
 from pointsman.resources.base import Ref
 from pointsman.resources.gateway_api import (
     BackendObjectRef,
@@ -279,34 +277,10 @@ def _unserved(
     elif spec.session_persistence is not None:
         yield from sessions.unserved(spec.session_persistence)
         found_ones = [item for item in weighted if isinstance(item.found, Destination)]
-        if any(not _is_plain(item.found) for item in found_ones):
+        if any(not is_plain(item.found) for item in found_ones):
             yield "sessionPersistence: of an InferencePool"
         elif len(found_ones) > 1 and not _fit_one_cluster(found_ones, is_grpc=False):
             yield "sessionPersistence: of backends that need a cluster each"
-
-
-def rule_clusters(rule: Rule, policy: BackendSettings | None = None) -> list[EnvoyResource]:
-    """The clusters of a rule, but for those of pools, which rules share.
-
-    `policy` says how the rule's own servers are spoken to; what gets copies stays as it is.
-    """
-    if rule.blocked is not None:
-        return []
-    mirrored = [resource for item in rule.mirrors for resource in _mirror_cluster(rule, item)]
-    own = [item for item in _weighted(rule) if _is_plain(item.found)]
-    if not own:
-        return mirrored
-    origins = (rule.route.ref, *(item.ref for item in rule.destinations))
-    if _shares_cluster(rule):
-        return [*_cluster(rule.name, rule, own, origins, policy), *mirrored]
-    single = [
-        resource
-        for item in own
-        for resource in _cluster(
-            names.rule_backend(rule.name, item.label), rule, [item], origins, policy
-        )
-    ]
-    return [*single, *mirrored]
 
 
 def envoy_route(
@@ -323,7 +297,7 @@ def envoy_route(
         action = filters.redirect_action(redirect, match.prefix, door.scheme, door.port)
         result.redirect.CopyFrom(action)
         return result
-    targets = _weighted(rule)
+    targets = weighted(rule)
     leads_somewhere = any(isinstance(item.found, Destination) for item in targets)
     if rule.blocked is not None or not leads_somewhere:
         result.direct_response.status = NOWHERE_STATUS_OF_CALLS if rule.is_grpc else NOWHERE_STATUS
@@ -351,7 +325,7 @@ def _send(
     action = result.route
     if not rule.is_grpc:
         action.upgrade_configs.add(upgrade_type="websocket")
-    if _shares_cluster(rule):
+    if shares_cluster(rule):
         action.cluster = rule.name
         return
     if len(targets) == 1 and isinstance(targets[0].found, Destination):
@@ -398,16 +372,19 @@ def _persist(rule: Rule, match: Match, result: route_pb2.Route) -> None:
     result.typed_per_filter_config[sessions.FILTER].CopyFrom(packed(config))
 
 
-def _weighted(rule: Rule) -> list[RuleBackend]:
+def weighted(rule: Rule) -> list[RuleBackend]:
+    """The backends that get a share."""
     return [item for item in rule.backends if item.ref.weight > 0]
 
 
-def _is_plain(found: Resolution) -> bool:
+def is_plain(found: Resolution) -> bool:
+    """Servers that get their addresses from the rule's own cluster."""
     return isinstance(found, Destination) and found.pool is None
 
 
-def _shares_cluster(rule: Rule) -> bool:
-    return _fit_one_cluster(_weighted(rule), rule.is_grpc)
+def shares_cluster(rule: Rule) -> bool:
+    """One cluster is enough for all of its backends."""
+    return _fit_one_cluster(weighted(rule), rule.is_grpc)
 
 
 def _fit_one_cluster(targets: Sequence[RuleBackend], is_grpc: bool) -> bool:
@@ -418,43 +395,8 @@ def _fit_one_cluster(targets: Sequence[RuleBackend], is_grpc: bool) -> bool:
         if isinstance(item.found, Destination)
     }
     return len(kinds) == 1 and all(
-        _is_plain(item.found) and not item.ref.filters for item in targets
+        is_plain(item.found) and not item.ref.filters for item in targets
     )
-
-
-def _cluster(
-    name: str,
-    rule: Rule,
-    backends: Sequence[RuleBackend],
-    origins: tuple[Ref, ...],
-    policy: BackendSettings | None,
-) -> list[EnvoyResource]:
-    found = [(item, item.found) for item in backends if isinstance(item.found, Destination)]
-    members = [
-        clusters.locality(rule.name, item.label, item.ref.weight, destination)
-        for item, destination in found
-    ]
-    is_http2 = rule.is_grpc or any(each.is_http2 for _, each in found)
-    tls = next((each.tls for _, each in found), None)
-    settings = clusters.ClusterSettings(
-        is_http2=is_http2, tls=tls, policy=policy, check_host=clusters.host_of(found[0][1])
-    )
-    make = (
-        clusters.dns_cluster if any(each.needs_dns for _, each in found) else clusters.eds_cluster
-    )
-    return make(name, members, settings, origins)
-
-
-def _mirror_cluster(rule: Rule, mirror: Mirror) -> list[EnvoyResource]:
-    found = mirror.found
-    if not isinstance(found, Destination) or found.pool is not None:
-        return []
-    name = names.mirror(rule.name, mirror.label)
-    is_http2 = rule.is_grpc or found.is_http2
-    settings = clusters.ClusterSettings(is_http2=is_http2, tls=found.tls)
-    make = clusters.dns_cluster if found.needs_dns else clusters.eds_cluster
-    members = [clusters.locality(name, "0", 1, found)]
-    return make(name, members, settings, (rule.route.ref, found.ref))
 
 
 def _target_cluster(rule: Rule, backend: RuleBackend) -> str:

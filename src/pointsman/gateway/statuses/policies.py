@@ -17,7 +17,7 @@ from pointsman.gateway.policies.targets import (
 )
 from pointsman.gateway.policies.verdicts import verdict
 from pointsman.gateway.routes.meetings import subject_of
-from pointsman.gateway.statuses import traffic
+from pointsman.gateway.statuses import clients, traffic
 from pointsman.gateway.statuses.facts import (
     Refusals,
     Status,
@@ -33,7 +33,8 @@ def targeting_statuses(translation: Translation, refusals: Refusals) -> dict[Ref
     """Every policy that finds its targets by `targets`."""
     extended = translation.extensions
     traffic_policies = translation.scene.traffic
-    if not (extended.items or traffic_policies.targets.policies):
+    client_policies = translation.scene.clients
+    if not any(each.targets.policies for each in (extended, traffic_policies, client_policies)):
         return {}
     known = _known(translation)
     result: dict[Ref, Status] = {}
@@ -54,6 +55,12 @@ def targeting_statuses(translation: Translation, refusals: Refusals) -> dict[Ref
         result[each.ref] = ancestors(
             _reached(each, stand), translation, verdict(each, stand, remarks)
         )
+    stands = standings(client_policies.targets, known)
+    for of_clients in client_policies.targets.policies:
+        stand = stands[of_clients.ref]
+        found = verdict(of_clients, stand, clients.remarks(of_clients, translation))
+        told = [*found, *refusals.conditions(of_clients)]
+        result[of_clients.ref] = ancestors(_reached(of_clients, stand), translation, told)
     return result
 
 
