@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.judgement import (
+    AUTHORITY,
     CERTIFICATE,
     CLASS,
     FAR_CERTIFICATE,
@@ -260,6 +261,67 @@ def test_a_gateway_gets_the_addresses_that_it_asks_for_where_they_can_be_had(
     assert conditions["Programmed"][1] == programmed
     listed = [item["value"] for item in found.statuses[FRONT].get("addresses", [])]
     assert listed == told
+
+
+@pytest.mark.parametrize(
+    ("ref", "grants", "expected"),
+    [
+        ("{name: cert}", "", ("True", "ResolvedRefs")),
+        ("{name: gone}", "", ("False", "InvalidClientCertificateRef")),
+        ("{name: cert, kind: ConfigMap}", "", ("False", "InvalidClientCertificateRef")),
+        ("{name: far-cert, namespace: far}", "", ("False", "RefNotPermitted")),
+        (
+            "{name: far-cert, namespace: far}",
+            grant("Gateway", "Secret"),
+            ("True", "ResolvedRefs"),
+        ),
+    ],
+)
+def test_the_certificate_that_backends_are_shown_must_be_there_and_allowed(
+    ref: str, grants: str, expected: tuple[str, str]
+) -> None:
+    more = f"tls: {{backend: {{clientCertificateRef: {ref}}}}}"
+    text = CLASS + CERTIFICATE + FAR_CERTIFICATE + grants + gateway(f"[{HTTP}]", more)
+    found = Judgement(text)
+    assert found.of(FRONT)["ResolvedRefs"] == expected
+    assert found.of(FRONT)["Accepted"] == ("True", "Accepted")
+    assert found.listener(FRONT, "http") == GOOD
+
+
+def trusting(ref: str, mode: str = "AllowValidOnly") -> str:
+    validation = f"{{mode: {mode}, caCertificateRefs: [{ref}]}}"
+    return f"tls: {{frontend: {{default: {{validation: {validation}}}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("ref", "grants", "reason"),
+    [
+        ('{group: "", kind: ConfigMap, name: gone}', "", "InvalidCACertificateRef"),
+        ("{group: example.com, kind: Odd, name: clients}", "", "InvalidCACertificateKind"),
+        ('{group: "", kind: ConfigMap, name: clients, namespace: far}', "", "RefNotPermitted"),
+        (
+            '{group: "", kind: ConfigMap, name: clients, namespace: far}',
+            grant("Gateway", "ConfigMap"),
+            "",
+        ),
+        ('{group: "", kind: ConfigMap, name: clients}', "", ""),
+    ],
+)
+def test_authorities_of_clients_must_be_there_and_concern_https_alone(
+    ref: str, grants: str, reason: str
+) -> None:
+    authorities = AUTHORITY.config_map("clients") + AUTHORITY.config_map("clients", "far")
+    listeners = f"[{HTTP}, {https('{name: cert}')}]"
+    text = CLASS + CERTIFICATE + authorities + grants + gateway(listeners, trusting(ref))
+    found = Judgement(text)
+    assert found.listener(FRONT, "http") == GOOD
+    if not reason:
+        assert found.listener(FRONT, "https") == GOOD
+        return
+    listener = found.listener(FRONT, "https")
+    assert listener["ResolvedRefs"] == ("False", reason)
+    assert listener["Accepted"] == ("False", "NoValidCACertificate")
+    assert listener["Programmed"][0] == "False"
 
 
 def test_in_a_cluster_the_older_class_of_a_controller_counts() -> None:

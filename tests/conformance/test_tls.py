@@ -72,6 +72,7 @@ POLICIES = (
     + policy("contested", "older", made="03")
     + policy("contested", "younger", hostname="other.example", made="04")
     + policy("calls")
+    + policy("asking")
     + policy("gone", "lost")
 )
 
@@ -107,11 +108,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                      "alt-wrong", "by-port", "contested")
     ]  # fmt: skip
     servers.append(secured("untrusted", STRANGERS))
+    asking = BACKENDS.server_context(NAME, clients=GATEWAYS)
+    servers.append(Server("asking", protocol="https", context=asking))
     folder = tmp_path_factory.mktemp("tls")
     with running_servers(*servers) as found, calls() as port:
         every = (*servers, Server("calls", port=port))
         text = Path(__file__).with_name("tls.yaml").read_text() + POLICIES
         text += secret("cert", GATEWAYS.issue(*NAMES))
+        text += secret("gateway-cert", GATEWAYS.issue("gateway.example"))
         text += CLIENTS.config_map("clients") + BACKENDS.config_map("backends")
         text += "".join(item.manifest() for item in every)
         (folder / "all.yaml").write_text(text)
@@ -201,6 +205,13 @@ def test_a_backend_is_spoken_to_in_tls_by_the_name_of_its_policy(
 ) -> None:
     answer = site.get(path)
     assert (answer.status, answer.json["sni"]) == (200, server_name)
+
+
+def test_a_backend_that_asks_is_shown_the_certificate_of_the_gateway(site: Site) -> None:
+    names = [item[0][1] for item in site.get("/asking").json["client"]["subject"]]
+    assert names == ["gateway.example"]
+    found = reasons(site.conditions("gateway", "secure"))
+    assert found["ResolvedRefs"] == ("True", "ResolvedRefs")
 
 
 @pytest.mark.parametrize("path", ["/mismatch", "/untrusted", "/alt-wrong"])

@@ -32,6 +32,10 @@ GATEWAY_ADOPTED = (
     "class was adopted on this machine"
 )
 GATEWAY_PROGRAMMED = "Address assigned to the Gateway, {ready}/{wanted} envoy replicas available"
+GATEWAY_REFS_RESOLVED = (
+    "The client certificate has been read; it is shown to backends of routes whose Gateways all "
+    "have the same"
+)
 GATEWAY_NO_ADDRESS = "No addresses have been assigned to the Gateway"
 GATEWAY_LISTENERS_INVALID = "No listener of the Gateway is valid"
 LISTENER_PROGRAMMED = "Sending translated listener configuration to the data plane"

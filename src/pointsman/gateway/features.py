@@ -16,6 +16,7 @@ EXTENDED = (
     "BackendTLSPolicySANValidation",
     "GRPCRouteNamedRouteRule",
     "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
     "GatewayFrontendClientCertificateValidation",
     "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",

@@ -27,6 +27,7 @@ from pointsman.gateway.listeners.envoy_listeners import Chain, HttpFilter
 from pointsman.gateway.options import Options
 from pointsman.gateway.patches import patch_policies
 from pointsman.gateway.policies import extensions
+from pointsman.gateway.routes.meetings import place_of
 from pointsman.gateway.routes.parts import RoutePart, leads_where_it_led, part_of
 from pointsman.gateway.routes.virtual_hosts import RouteConfigurations, route_configurations
 from pointsman.gateway.scene import Scene, scene
@@ -107,8 +108,17 @@ class Translation:
         return (parent for part in self.parts.values() for parent in part.parents)
 
 
-def translate(store: Store, options: Options, previous: Translation | None = None) -> Translation:
-    """Translate the objects as they stand; `previous` is an earlier translation of the store."""
+def translate(
+    store: Store,
+    options: Options,
+    previous: Translation | None = None,
+    refused: patch_policies.Refused | None = None,
+) -> Translation:
+    """Translate the objects as they stand.
+
+    `previous` is an earlier translation of the same store, `refused` what Envoy is known to refuse
+    of users' patches.
+    """
     config = configuration.read(store)
     resolver = (
         previous.resolver.following(config.gateway, options)
@@ -130,7 +140,7 @@ def translate(store: Store, options: Options, previous: Translation | None = Non
     secrets = (
         previous.secrets
         if previous is not None and is_same_scene
-        else tuple(_secrets(store, surroundings.listeners))
+        else tuple(_secrets(store, surroundings))
     )
     made = Snapshot.of(
         resource
@@ -145,9 +155,9 @@ def translate(store: Store, options: Options, previous: Translation | None = Non
         )
         for resource in group
     )
-    patched, outcomes = _patch(store, config, made, set(surroundings.gateway_of))
+    served, outcomes = patched(store, config, made, frozenset(surroundings.gateway_of), refused)
     return Translation(
-        snapshot=patched,
+        snapshot=served,
         before_patches=made,
         config=config,
         resolver=resolver,
@@ -240,14 +250,16 @@ def _own_picker(pool_map: Mapping[Ref, ServedPool], options: Options) -> list[En
     return [pools.own_picker_cluster(options.own_picker_socket)]
 
 
-def _secrets(store: Store, bound: Iterable[BoundListener]) -> Iterator[EnvoyResource]:
-    """The certificates of the listeners that are served."""
+def _secrets(store: Store, surroundings: Scene) -> Iterator[EnvoyResource]:
+    """The certificates of the listeners that are served, and what Gateways show to backends."""
     refs = dict.fromkeys(
         ref
-        for item in bound
+        for item in surroundings.listeners
         if item.is_served and not isinstance(item.certificates, Unresolved)
         for ref in item.certificates
     )
+    shown = surroundings.client_certificates.values()
+    refs |= dict.fromkeys(item for item in shown if not isinstance(item, Unresolved))
     found = (store.get(Secret, ref.namespace, ref.name) for ref in refs)
     return (tls.secret_resource(item) for item in found if item is not None)
 
@@ -266,7 +278,8 @@ def _ports(
     for name, sharing in surroundings.sharing.items():
         need = needs[name]
         logs = (pools.pick_log(),) if need.asks_own_picker else ()
-        chain = Chain(tuple(sharing), tuple(need.filters()), logs)
+        client = surroundings.clients.of_listener(place_of(sharing[0]))
+        chain = Chain(tuple(sharing), tuple(need.filters()), logs, client)
         chains.setdefault(sharing[0].port_name, []).append(chain)
     is_same_scene = previous is not None and previous.scene is surroundings
     before = previous.ports if previous is not None and is_same_scene else {}
@@ -320,17 +333,19 @@ def _needs(
     return result
 
 
-def _patch(
+def patched(
     store: Store,
     config: configuration.Configuration,
     before: Snapshot,
-    gateways: set[Ref],
+    gateways: frozenset[Ref],
+    refused: patch_policies.Refused | None = None,
 ) -> tuple[Snapshot, list[patch_policies.PatchOutcome]]:
+    """A snapshot with the patches of all policies that target one of `gateways`, in order."""
     if not config.gateway.extension_apis.enable_envoy_patch_policy:
         return before, []
     resources = {type_url: dict(items) for type_url, items in before.types.items()}
     outcomes = [
-        patch_policies.apply_policy(policy, resources)
+        patch_policies.apply_policy(policy, resources, refused)
         for policy in patch_policies.in_order(store.list(EnvoyPatchPolicy))
         if patch_policies.target_problem(policy) is None
         and patch_policies.target_of(policy) in gateways

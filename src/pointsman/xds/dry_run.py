@@ -18,6 +18,7 @@ from pointsman.gateway.patches import typed_json
 from pointsman.gateway.snapshot import Key, Snapshot
 from pointsman.xds.binary import envoy_path
 from pointsman.xds.bootstrap import REGEX_RUNTIME
+from pointsman.xds.complaints import essence
 
 TIMEOUT_S = 30.0
 
@@ -72,7 +73,7 @@ async def check(found: Snapshot) -> None:
             await process.wait()
             raise DryRunError(f"Envoy did not answer within {TIMEOUT_S:g} s") from error
     if process.returncode != 0:
-        raise DryRunError(output.decode(errors="replace").strip())
+        raise DryRunError(essence(output.decode(errors="replace")))
 
 
 def _inline_routes(listener: dict[str, Any], found: Snapshot) -> dict[str, Any]:
@@ -84,13 +85,10 @@ def _inline_routes(listener: dict[str, Any], found: Snapshot) -> dict[str, Any]:
                 continue
             key = Key(snapshot.ROUTE_CONFIGURATION, manager["rds"]["route_config_name"])
             routes = found.get(key)
-            if routes is not None:
-                del manager["rds"]
-                # As over the wire: a route may name a cluster that is not there.
-                manager["route_config"] = {
-                    **typed_json.to_dict(routes.message),
-                    "validate_clusters": False,
-                }
+            content = typed_json.to_dict(routes.message) if routes is not None else {}
+            del manager["rds"]
+            # As over the wire: a route may name a cluster that is not there.
+            manager["route_config"] = {**content, "validate_clusters": False}
     return listener
 
 
@@ -103,6 +101,7 @@ def _name_secrets(chain: dict[str, Any]) -> None:
 
 
 def _inline_endpoints(cluster: dict[str, Any], found: Snapshot) -> dict[str, Any]:
+    _name_secrets(cluster)
     eds: Mapping[str, Any] | None = cluster.get("eds_cluster_config")
     if cluster.get("type") != "EDS" or eds is None:
         return cluster

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pointsman.gateway import conditions, features
+from pointsman.gateway.backends.references import Unresolved
 from pointsman.gateway.listeners.addresses import IP_ADDRESS
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.classes import ServedGateway, served_classes
@@ -84,6 +85,11 @@ def gateway_status(
                 message,
             )
         )
+    shown = translation.scene.client_certificates.get(gateway.ref)
+    if isinstance(shown, Unresolved):
+        found.append(conditions.refs_unresolved(gateway, shown.reason, shown.message))
+    elif shown is not None:
+        found.append(conditions.refs_resolved(gateway, conditions.GATEWAY_REFS_RESOLVED))
     status: Status = {"conditions": found, "listeners": listeners}
     addresses = served.binding.advertised(options) if served.problem is None else ()
     if addresses:
