@@ -196,10 +196,12 @@ def test_routes_are_counted_on_each_listener(port: int) -> None:
     assert counts == {"all": 3, "some": 1, "none": 0}
 
 
-def test_a_listener_without_a_good_certificate_counts_its_routes_as_none() -> None:
-    found = Judgement(CLASS + gateway(f"[{https('{name: gone}')}]") + route())
-    assert found.entry(FRONT, "https")["attachedRoutes"] == 0
-    assert found.parent("HTTPRoute default/route")["Accepted"] == ("False", "NoReadyListeners")
+def test_what_is_wrong_with_a_listener_keeps_no_route_from_being_attached() -> None:
+    odd = "{name: odd, port: 81, protocol: example.com/Odd}"
+    found = Judgement(CLASS + gateway(f"[{https('{name: gone}')}, {odd}]") + route())
+    assert found.entry(FRONT, "https")["attachedRoutes"] == 1
+    assert found.entry(FRONT, "odd")["attachedRoutes"] == 0
+    assert found.parent("HTTPRoute default/route")["Accepted"] == ("True", "Accepted")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ ROUTE_REFS_RESOLVED = "Resolved all the Object references for the Route"
 ROUTE_NO_HOSTNAMES = (
     "There were no hostname intersections between the HTTPRoute and this parent ref's Listener(s)."
 )
-ROUTE_NO_LISTENERS = "There are no ready listeners for this parent ref"
+ROUTE_NO_LISTENERS = "Route is accepted; there are no ready listeners for this parent ref"
 POLICY_ACCEPTED = "Policy has been accepted."
 PATCHES_PROGRAMMED = "Patches have been successfully applied."
 PATCHES_DISABLED = "EnvoyPatchPolicy is disabled in the EnvoyGateway configuration"

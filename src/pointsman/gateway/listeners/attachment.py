@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pointsman.gateway import conditions
 from pointsman.gateway.listeners import hostnames
-from pointsman.gateway.listeners.binding import BoundListener
+from pointsman.gateway.listeners.binding import PROTOCOLS, BoundListener
 from pointsman.gateway.listeners.classes import ServedGateway
 from pointsman.gateway.listeners.listener_sets import NamespaceLabels, selects
 from pointsman.resources.base import Ref
@@ -38,6 +38,12 @@ class RouteParent:
     attachments: tuple[Attachment, ...]
     refusal: tuple[str, str] | None
     """Reason and message, where nothing was attached."""
+    listeners: tuple[str, ...] = ()
+    """The names of the listeners that count it, ready or not.
+
+    Rule (Gateway API, ListenerStatus.attachedRoutes): what is wrong with a listener keeps no route
+    from being attached to it.
+    """
 
 
 def attach(
@@ -97,20 +103,21 @@ def _attach_one(
     if not allowed:
         message = f"No listener of {owner} allows this route"
         return refused("NotAllowedByListeners", message)
-    ready = [item for item in allowed if item.is_served]
-    if not ready:
-        return refused("NoReadyListeners", conditions.ROUTE_NO_LISTENERS)
-    attachments = tuple(
-        Attachment(route, item, found)
-        for item in ready
+    meeting = [
+        (item, found)
+        for item in allowed
         if (found := hostnames.common(item.hostname, route.spec.hostnames))
-    )
-    if not attachments:
+    ]
+    if not meeting:
         return refused("NoMatchingListenerHostname", conditions.ROUTE_NO_HOSTNAMES)
-    return RouteParent(route, parent, served, attachments, None)
+    attachments = tuple(Attachment(route, *pair) for pair in meeting if pair[0].is_served)
+    names = tuple(item.xds_name for item, _ in meeting)
+    return RouteParent(route, parent, served, attachments, None, names)
 
 
 def _allows(listener: BoundListener, route: Route, namespace_labels: NamespaceLabels) -> bool:
+    if listener.spec.protocol not in PROTOCOLS:
+        return False
     allowed = listener.spec.allowed_routes
     if allowed.kinds and not any(
         item.group == route.KIND.group and item.kind == route.KIND.kind for item in allowed.kinds

@@ -21,6 +21,8 @@ from pointsman.resources.base import Ref
 from pointsman.resources.gateway_api import Gateway, Listener, ListenerSet
 
 HTTP = "HTTP"
+PROTOCOLS = frozenset({HTTP, tls.HTTPS})
+"""What listeners here can speak, and routes for it attach to."""
 CONFLICTS = frozenset({"HostnameConflict", "ProtocolConflict"})
 """Reasons for which a listener stands in the way of another."""
 
@@ -126,7 +128,7 @@ def _candidate(
 
 
 def _own_problem(served: ServedGateway, spec: Listener) -> tuple[str, str] | None:
-    if spec.protocol not in (HTTP, tls.HTTPS):
+    if spec.protocol not in PROTOCOLS:
         message = f"Protocol {spec.protocol} is not supported; use HTTP or HTTPS"
         return ("UnsupportedProtocol", message)
     if not served.binding.is_bound:

@@ -83,7 +83,7 @@ class RoutePart:
     """What its policies say of the servers of the pools that it leads to."""
 
     listeners: tuple[str, ...] = ()
-    """The names of the listeners that it is attached to."""
+    """The names of the listeners that count it as theirs."""
 
 
 def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> RoutePart:
@@ -96,9 +96,13 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
         rules.follow(route, resolver, is_counted=labels.route_name(route) in scene.counted)
     )
     attachments = [item for parent in parents for item in parent.attachments]
+    known = (route.ref, route.age_key, route, version, parents, orphans, followed)
     # A route that asks for what is not served is not served by half.
-    if not attachments or any(rule.unsupported for rule in followed):
-        return RoutePart(route.ref, route.age_key, route, version, parents, orphans, followed)
+    if any(rule.unsupported for rule in followed):
+        return RoutePart(*known)
+    listeners = tuple(dict.fromkeys(name for parent in parents for name in parent.listeners))
+    if not attachments:
+        return RoutePart(*known, listeners=listeners)
     met = Meetings(route, scene)
     certificate = _client_certificate(attachments, scene)
     hosts: dict[Host, HostEntries] = {}
@@ -114,7 +118,8 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
                 )
                 hosts[host] = HostEntries(item.listener, entries)
     return RoutePart(
-        *(route.ref, route.age_key, route, version, parents, orphans, followed, hosts),
+        *known,
+        hosts,
         clusters=tuple(
             each
             for rule in followed
@@ -129,7 +134,7 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
         | met.filters,
         processors=met.processors,
         pool_policies=met.pool_policies,
-        listeners=tuple(dict.fromkeys(item.listener.xds_name for item in attachments)),
+        listeners=listeners,
     )
 
 

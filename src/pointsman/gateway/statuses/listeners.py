@@ -7,8 +7,7 @@ from typing import Any
 
 from pointsman.gateway import conditions, names, snapshot
 from pointsman.gateway.backends.references import Unresolved
-from pointsman.gateway.listeners import tls
-from pointsman.gateway.listeners.binding import CONFLICTS, HTTP, BoundListener
+from pointsman.gateway.listeners.binding import CONFLICTS, PROTOCOLS, BoundListener
 from pointsman.gateway.listeners.client_trust import ClientTrust
 from pointsman.gateway.snapshot import Key
 from pointsman.gateway.statuses.facts import BIND_ERROR, EnvoyFacts, Status
@@ -112,7 +111,7 @@ def _refs(item: BoundListener) -> dict[str, Any]:
 
 
 def _supported_kinds(item: BoundListener) -> Sequence[tuple[str, str]]:
-    return SUPPORTED_KINDS if item.spec.protocol in (HTTP, tls.HTTPS) else ()
+    return SUPPORTED_KINDS if item.spec.protocol in PROTOCOLS else ()
 
 
 def _allowed_kinds(item: BoundListener) -> list[tuple[str, str]]:

@@ -58,6 +58,8 @@ def _conditions(
     elif unsupported:
         message = f"Not supported: {'; '.join(unsupported)}"
         accepted = conditions.not_accepted(route, "UnsupportedValue", message)
+    elif not item.attachments:
+        accepted = conditions.accepted(route, conditions.ROUTE_NO_LISTENERS)
     else:
         accepted = conditions.accepted(route, conditions.ROUTE_ACCEPTED)
     if problems:
