@@ -48,9 +48,12 @@ def active_check(
     settings: ActiveHealthCheck, host: str, is_http2: bool
 ) -> health_check_pb2.HealthCheck:
     """Ask servers; `host` is what an HTTP check says in its Host where the policy names none."""
+    interval = seconds(go_seconds(settings.interval))
     check = health_check_pb2.HealthCheck(
         timeout=seconds(go_seconds(settings.timeout)),
-        interval=seconds(go_seconds(settings.interval)),
+        interval=interval,
+        # Envoy would ask once a minute until the first request has come.
+        no_traffic_interval=interval,
         unhealthy_threshold=wrapped(settings.unhealthy_threshold),
         healthy_threshold=wrapped(settings.healthy_threshold),
     )
