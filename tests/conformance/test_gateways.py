@@ -105,8 +105,9 @@ def test_a_gateway_with_parameters_that_lead_nowhere_is_not_accepted() -> None:
 
 def test_labels_of_the_infrastructure_leave_a_gateway_accepted() -> None:
     more = "infrastructure: {labels: {a: b}, annotations: {example.com/c: d}}"
-    found = Judgement(CLASS + gateway(f"[{HTTP}]", more)).of(FRONT)
-    assert found["Accepted"] == ("True", "Accepted")
+    found = Judgement(CLASS + gateway(f"[{HTTP}]", more))
+    assert found.of(FRONT)["Accepted"] == ("True", "Accepted")
+    assert "have no effect" in found.conditions(FRONT)["Accepted"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,10 @@ GATEWAY_ADOPTED = (
     "class was adopted on this machine"
 )
 GATEWAY_PROGRAMMED = "Address assigned to the Gateway, {ready}/{wanted} envoy replicas available"
+NO_INFRASTRUCTURE = (
+    "labels and annotations of spec.infrastructure have no effect on one machine, where nothing is "
+    "made for a Gateway"
+)
 GATEWAY_REFS_RESOLVED = (
     "The client certificate has been read; it is shown to backends of routes whose Gateways all "
     "have the same"

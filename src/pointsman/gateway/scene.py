@@ -25,6 +25,7 @@ from pointsman.resources.base import Ref, Resource
 from pointsman.resources.client_policies import ClientTrafficPolicy
 from pointsman.resources.core import ConfigMap, Namespace, Secret
 from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy, EnvoyPatchPolicy
+from pointsman.resources.envoy_proxy import EnvoyProxy
 from pointsman.resources.gateway_api import Gateway, GatewayClass, ListenerSet, ReferenceGrant
 from pointsman.resources.traffic_policies import BackendTrafficPolicy
 from pointsman.store import Store
@@ -38,6 +39,7 @@ INPUTS: tuple[type[Resource], ...] = (
     Namespace,
     ReferenceGrant,
     Secret,
+    EnvoyProxy,
     EnvoyExtensionPolicy,
     BackendTrafficPolicy,
     ClientTrafficPolicy,

@@ -10,10 +10,11 @@ from pointsman.gateway.listeners.addresses import SHARED, Binding, binding_of
 from pointsman.gateway.options import Options
 from pointsman.resources.base import Ref
 from pointsman.resources.envoy_gateway import EnvoyGatewayConfig
+from pointsman.resources.envoy_proxy import EnvoyProxy
 from pointsman.resources.gateway_api import Gateway, GatewayClass
 from pointsman.store import Store
 
-PARAMETERS = ("gateway.envoyproxy.io", "EnvoyProxy")
+PARAMETERS = (EnvoyProxy.KIND.group, EnvoyProxy.KIND.kind)
 """Group and kind of the object with settings that a class or a Gateway may name."""
 
 

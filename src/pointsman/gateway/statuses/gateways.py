@@ -71,7 +71,7 @@ def gateway_status(
     mine = translation.scene.listeners_of.get(gateway.ref, ())
     listeners = [listener_status(item, attached, facts) for item in mine]
     found = [
-        _accepted(served, mine),
+        _accepted(served, mine, options),
         _programmed(served, listeners, facts, options),
     ]
     if is_insecure(gateway):
@@ -165,7 +165,9 @@ def _is_taken(item: ServedSet, translation: Translation) -> bool:
     return item.refusal is None and any(each.is_served for each in mine)
 
 
-def _accepted(served: ServedGateway, mine: Sequence[BoundListener]) -> Mapping[str, Any]:
+def _accepted(
+    served: ServedGateway, mine: Sequence[BoundListener], options: Options
+) -> Mapping[str, Any]:
     gateway = served.gateway
     if served.problem is not None:
         return conditions.not_accepted(gateway, *served.problem)
@@ -177,6 +179,10 @@ def _accepted(served: ServedGateway, mine: Sequence[BoundListener]) -> Mapping[s
     message = conditions.GATEWAY_ACCEPTED
     if served.is_adopted:
         message = conditions.GATEWAY_ADOPTED.format(name=gateway.spec.gateway_class_name)
+    infrastructure = gateway.spec.infrastructure
+    asks = infrastructure is not None and (infrastructure.labels or infrastructure.annotations)
+    if asks and options.is_alone:
+        message += f"; {conditions.NO_INFRASTRUCTURE}"
     accepted = conditions.accepted(gateway, message)
     return _with_invalid(accepted, invalid) if invalid and served.binding.is_bound else accepted
 
