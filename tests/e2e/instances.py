@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 POLL_S = 0.02
 READY_S = 40.0
@@ -174,16 +174,20 @@ def running(
     arguments: Sequence[str] = (),
     stdin: str | None = None,
     is_awaited: bool = True,
+    access_log: str = "off",
+    stdout: IO[str] | None = None,
 ) -> Iterator[Instance]:
     """`pointsman run PATHS` with each of `ports` mapped to a free one, ready for requests."""
     with tempfile.TemporaryDirectory(prefix="pm-") as folder:
         runtime = Path(folder)
         mapped = {port: free_port() for port in ports}
         maps = [f"--port-map={port}={real}" for port, real in mapped.items()]
+        more = [*maps, f"--access-log={access_log}", *arguments]
         process = subprocess.Popen(
-            [sys.executable, "-m", "pointsman", "run", *map(str, paths), *maps, *arguments],
+            [sys.executable, "-m", "pointsman", "run", *map(str, paths), *more],
             env={**os.environ, "XDG_RUNTIME_DIR": folder},
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -74,7 +74,7 @@ def test_a_pool_that_fails_closed_answers_503_in_json_while_the_picker_is_down(
             os.kill(picker, signal.SIGKILL)
         assert refused.status == 503
         assert refused.json["error"]["code"] == "no_endpoint"
-        assert "inferencepool/default/llama" in refused.json["error"]["message"]
+        assert "no healthy endpoint in pool default/llama" in refused.json["error"]["message"]
         eventually(lambda: answers(instance, 5))
 
 

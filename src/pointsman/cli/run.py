@@ -14,6 +14,11 @@ from pathlib import Path
 import click
 
 from pointsman.admin.instances import INSTANCE_VARIABLE, InstanceError
+from pointsman.gateway.listeners.access_logs import (
+    JSON_ON_STDOUT,
+    TEXT_ON_STDOUT,
+    AccessLog,
+)
 from pointsman.inference.models import served_models
 from pointsman.inference.pools import pools
 from pointsman.resources.inference_extension import InferenceModel
@@ -101,6 +106,13 @@ def _is_port(text: str) -> bool:
     show_default=True,
     help="Seconds that running requests may take when the gateway ends.",
 )
+@click.option(
+    "--access-log",
+    type=click.Choice(["auto", "off", "text", "json"]),
+    default="auto",
+    show_default=True,
+    help="What is written to stdout of each request: auto is off on a terminal, else json.",
+)
 @click.option("-v", "--verbose", count=True, help="Say more; twice for what processes print.")
 def run(
     paths: tuple[str, ...],
@@ -113,6 +125,7 @@ def run(
     pod_addresses: str | None,
     workloads: str,
     drain_timeout: float,
+    access_log: str,
     verbose: int,
 ) -> None:
     """Run the manifests under PATH... as a gateway on this machine.
@@ -141,11 +154,19 @@ def run(
         echoes_output=verbose > 1,
         runs_real_commands=workloads == "process",
         drain_timeout_s=drain_timeout,
+        access_log=_access_log(access_log),
     )
     try:
         asyncio.run(_run(settings))
     except (InstanceError, EnvoyNotFoundError, ServerError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _access_log(choice: str) -> AccessLog | None:
+    """What `--access-log` means; on a terminal lines would run into what else is said there."""
+    if choice == "auto":
+        choice = "off" if sys.stdout.isatty() else "json"
+    return {"json": JSON_ON_STDOUT, "text": TEXT_ON_STDOUT}.get(choice)
 
 
 def example_path() -> str:

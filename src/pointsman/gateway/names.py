@@ -25,6 +25,8 @@ Ours alone, because Envoy Gateway has no such thing:
     cluster of a pool's picker    inferencepool/default/qwen-pool/picker
     cluster of the own picker     pointsman/picker
     ext_proc filter of pools      envoy.filters.http.ext_proc/pointsman
+    token usage, in JSON          envoy.filters.http.json_to_metadata/pointsman
+    token usage, in streams       envoy.filters.http.sse_to_metadata/pointsman
 
 >>> listener("default", "inference-gateway", "llm-gw")
 'default/inference-gateway/llm-gw'
@@ -54,6 +56,8 @@ TLS = "envoy.transport_sockets.tls"
 DEFAULT_FILTER_CHAIN = "default_filter_chain"
 OWN_PICKER_CLUSTER = "pointsman/picker"
 POOL_FILTER = f"{EXT_PROC}/pointsman"
+JSON_USAGE_FILTER = "envoy.filters.http.json_to_metadata/pointsman"
+SSE_USAGE_FILTER = "envoy.filters.http.sse_to_metadata/pointsman"
 INVALID_BACKEND_CLUSTER = "invalid-backend-cluster"
 METADATA_NAMESPACE = "envoy-gateway"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pointsman.gateway.listeners.access_logs import AccessLog
+
 CONTROLLER_NAME = "gateway.envoyproxy.io/gatewayclass-controller"
 """The controller whose classes are served when the EnvoyGateway configuration names no other."""
 
@@ -23,6 +25,8 @@ class Options:
     """Bind without SO_REUSEPORT, so that a port that another process holds is an error."""
     own_picker_socket: str | None = None
     """The Unix socket of our own picker; None where each pool must bring one."""
+    access_logs: tuple[AccessLog, ...] = ()
+    """What is written of requests, on every listener."""
     is_alone: bool = False
     """One machine and no other controller: every GatewayClass is ours, one that nobody defines is
     adopted, and Backends may name loopback addresses."""

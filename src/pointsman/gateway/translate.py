@@ -20,7 +20,7 @@ from operator import attrgetter
 from pointsman.gateway import configuration, names
 from pointsman.gateway.backends import pools
 from pointsman.gateway.backends.references import Destination, Picker, Resolver, Unresolved
-from pointsman.gateway.listeners import attachment, envoy_listeners, tls
+from pointsman.gateway.listeners import attachment, envoy_listeners, tls, token_usage
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.classes import ServedGateway
 from pointsman.gateway.listeners.envoy_listeners import Chain, HttpFilter
@@ -301,6 +301,7 @@ class _Needs:
     own: dict[str, HttpFilter] = field(default_factory=dict)
     """What answers or marks a request by itself: CORS, sessions."""
     processors: dict[str, HttpFilter] = field(default_factory=dict)
+    leads_to_pool: bool = False
     asks_picker: bool = False
     asks_own_picker: bool = False
 
@@ -310,6 +311,8 @@ class _Needs:
         yield from self.processors.values()
         if self.asks_picker:
             yield (names.POOL_FILTER, pools.pool_filter())
+        if self.leads_to_pool:
+            yield from token_usage.listener_filters().items()
 
 
 def _needs(
@@ -327,6 +330,7 @@ def _needs(
             for name in part.processors.get(host.route_config, ()):
                 need.processors[name] = (name, policies.filters[name])
             for destination in part.pools:
+                need.leads_to_pool = True
                 if isinstance(destination.picker, Picker):
                     need.asks_picker = True
                     need.asks_own_picker |= destination.picker.is_own

@@ -53,5 +53,18 @@ PICK_NAMESPACE = "pointsman"
 PICK_KEY = "pick"
 """Metadata key of a pick's number, in that namespace."""
 
+MODEL_KEY = "model"
+"""Metadata key of the model that a picked request names, in that namespace."""
+
+POOL_KEY = "pool"
+"""Key of the pool's name (`namespace/name`) in that namespace of a pool's cluster."""
+
+USAGE_NAMESPACE = "pointsman.usage"
+"""Dynamic metadata namespace of the token usage that Envoy reads from an answer."""
+
+INPUT_TOKENS_KEY = "input_tokens"
+OUTPUT_TOKENS_KEY = "output_tokens"
+TOTAL_TOKENS_KEY = "total_tokens"
+
 TTFT_TAG = "ttft"
 """Custom tag of the access log: microseconds from the request to the first byte of the answer."""

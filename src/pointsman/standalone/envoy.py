@@ -19,6 +19,8 @@ from pointsman.xds.bootstrap import bootstrap
 
 ADMIN_TIMEOUT_S = 2.0
 DRAIN_POLL_S = 0.05
+LOG_FLUSH_MS = 200
+"""How long a line of an access log may wait for others."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Envoy's choice, not ours
 BASE_ID_FACTOR = 10
 """Envoy multiplies the base id by the number of restart epochs it allows, for file names."""
@@ -35,6 +37,8 @@ class EnvoySettings:
     """Worker threads; None means one for each core."""
     log_level: str = "warning"
     drain_timeout_s: float = 10.0
+    logs_to_stdout: bool = False
+    """Its listeners have access logs on standard output, which is ours then."""
     """How long answers that stream may go on after the listeners have closed."""
 
     @property
@@ -133,8 +137,9 @@ def _command(settings: EnvoySettings) -> Command:
         *("--log-format", "%Y-%m-%d %T.%e %l envoy %n: %v"),
         "--reject-unknown-dynamic-fields",
         "--skip-deprecated-logs",
+        *("--file-flush-interval-msec", str(LOG_FLUSH_MS)),
     )
-    return Command("envoy", argv, grace_s=5.0)
+    return Command("envoy", argv, grace_s=5.0, shares_stdout=settings.logs_to_stdout)
 
 
 def remove_shared_memory(base_id_file: Path) -> None:

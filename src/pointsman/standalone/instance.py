@@ -23,6 +23,7 @@ from pointsman.admin.instances import SOCKET_NAME, instance_folder
 from pointsman.admin.providers import EndpointRow, ListenerRow, ProblemRow, Providers, XdsRow
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.conditions import with_times
+from pointsman.gateway.listeners.access_logs import STDOUT, AccessLog
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import Key
 from pointsman.resources.base import Ref
@@ -71,6 +72,8 @@ class InstanceSettings:
     echoes_output: bool = False
     """What processes print goes to our own log too."""
     drain_timeout_s: float = 10.0
+    access_log: AccessLog | None = None
+    """What is written of each request; None for nothing."""
 
 
 class Instance:
@@ -90,6 +93,7 @@ class Instance:
             port_map=dict(settings.port_map),
             exclusive_ports=True,
             own_picker_socket=str(folder / "picker.sock"),
+            access_logs=(settings.access_log,) if settings.access_log is not None else (),
             is_alone=True,
         )
         self.controller = Controller(self.store, self.options, self.source.write_status)
@@ -158,6 +162,7 @@ class Instance:
                 self.settings.concurrency,
                 self.settings.envoy_log_level,
                 self.settings.drain_timeout_s,
+                logs_to_stdout=any(log.path == STDOUT for log in self.options.access_logs),
             )
             self.envoy = Envoy(settings, self.outputs.of("envoy"))
             await stack.enter_async_context(self.envoy.running())

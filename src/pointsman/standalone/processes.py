@@ -46,6 +46,9 @@ class Command:
     grace_s: float = 10.0
     """From SIGTERM to SIGKILL."""
     folder: str | None = None
+    shares_stdout: bool = False
+    """What it writes to its standard output goes straight to ours; what it says to its standard
+    error is kept as of the others."""
 
 
 class Output:
@@ -190,8 +193,8 @@ class Process:
             lambda: _Streams(LINE_BYTES, loop),
             *command.argv,
             stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdout=None if command.shares_stdout else asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE if command.shares_stdout else asyncio.subprocess.STDOUT,
             env={**os.environ, **command.environment},
             cwd=command.folder,
             start_new_session=True,
@@ -216,7 +219,7 @@ class Process:
         self._on_change()
 
     async def _read(self, child: asyncio.subprocess.Process) -> None:
-        stream = child.stdout
+        stream = child.stderr if self.command.shares_stdout else child.stdout
         if stream is None:
             return
         is_cut = False

@@ -28,7 +28,7 @@ from google.protobuf.struct_pb2 import Struct
 from xds.type.v3 import typed_struct_pb2
 
 from pointsman.gateway import names, snapshot
-from pointsman.gateway.backends import cluster_settings, clusters
+from pointsman.gateway.backends import cluster_settings, clusters, liveness
 from pointsman.gateway.backends.references import Destination, Picker
 from pointsman.gateway.backends.upstream_tls import transport_socket
 from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, wrapped
@@ -49,8 +49,10 @@ PICKER_CONNECT_TIMEOUT_S = 1.0
 PICKER_MESSAGE_TIMEOUT_S = 5.0
 """How long a picker of ours may be silent; it extends its own deadline while a request queues."""
 PICKER_MAX_MESSAGE_TIMEOUT_S = 600.0
-FOREIGN_PICKER_STREAM_S = 60.0
-"""Ends a foreign picker's stream that hangs: no message timeout fires in full duplex."""
+FOREIGN_PICKER_STREAM_S = 600.0
+"""Ends a foreign picker's stream that hangs: no message timeout fires in full duplex. The stream
+also lasts until the answer begins, because the picker is told then who serves; an answer that is
+not streamed begins when it is complete. So this is as long as OpenAI's clients wait."""
 PICKER_STREAM_WINDOW_BYTES = 16 * 1024 * 1024
 PICKER_CONNECTION_WINDOW_BYTES = 64 * 1024 * 1024
 
@@ -79,6 +81,7 @@ def pool_cluster(
         ignore_health_on_host_removal=True,
         circuit_breakers={"thresholds": [_breakers()]},
         load_balancing_policy={"policies": [{"typed_extension_config": _override_host(pool)}]},
+        metadata={"filter_metadata": {headers.PICK_NAMESPACE: _described(pool)}},
         typed_extension_protocol_options={
             names.HTTP_PROTOCOL_OPTIONS: packed(_pool_protocol(destination))
         },
@@ -121,27 +124,9 @@ def own_picker_cluster(socket_path: str) -> EnvoyResource:
             cluster_name=name, endpoints=[{"lb_endpoints": [endpoint]}]
         ),
         circuit_breakers={"thresholds": [_breakers()]},
-        common_lb_config={"healthy_panic_threshold": {"value": 0}},
-        health_checks=[
-            {
-                "timeout": seconds(1),
-                "interval": seconds(0.5),
-                "no_traffic_interval": seconds(0.5),
-                "unhealthy_threshold": wrapped(1),
-                "healthy_threshold": wrapped(1),
-                "grpc_health_check": {},
-            }
-        ],
-        outlier_detection={
-            "split_external_local_origin_errors": True,
-            "consecutive_local_origin_failure": wrapped(1),
-            "max_ejection_percent": wrapped(100),
-            "base_ejection_time": seconds(0.5),
-            "enforcing_consecutive_5xx": wrapped(0),
-            "enforcing_consecutive_gateway_failure": wrapped(0),
-        },
         typed_extension_protocol_options={names.HTTP_PROTOCOL_OPTIONS: packed(protocol)},
     )
+    liveness.watch_own(message)
     return EnvoyResource.of(Key(snapshot.CLUSTER, name), message)
 
 
@@ -166,6 +151,7 @@ def foreign_picker_cluster(pool: Ref, destination: Destination) -> list[EnvoyRes
         explicit_http_config={"http2_protocol_options": clusters.HTTP2_OPTIONS},
         common_http_protocol_options={"max_stream_duration": seconds(FOREIGN_PICKER_STREAM_S)},
     )
+    liveness.watch_foreign(message)
     message.typed_extension_protocol_options[names.HTTP_PROTOCOL_OPTIONS].CopyFrom(packed(protocol))
     if not destination.is_plaintext and destination.tls is None:
         message.transport_socket.name = names.TLS
@@ -179,6 +165,7 @@ def pool_filter() -> ext_proc_pb2.ExternalProcessor:
     return ext_proc_pb2.ExternalProcessor(
         grpc_service={"envoy_grpc": {"cluster_name": names.OWN_PICKER_CLUSTER}},
         failure_mode_allow=True,
+        status_on_error={"code": "ServiceUnavailable"},
         processing_mode={
             "request_header_mode": "SKIP",
             "response_header_mode": "SKIP",
@@ -239,7 +226,6 @@ def route_override(pool: InferencePool, picker: Picker) -> ext_proc_pb2.ExtProcP
             "response_trailer_mode": "SEND",
         }
         told = [{"key": headers.POOL_METADATA, "value": f"{meta.namespace}/{meta.name}"}]
-        allow = True
     else:
         mode = {
             "request_header_mode": "SEND",
@@ -250,15 +236,22 @@ def route_override(pool: InferencePool, picker: Picker) -> ext_proc_pb2.ExtProcP
             "response_trailer_mode": "SKIP",
         }
         told = []
-        allow = _fails_open(pool)
     return ext_proc_pb2.ExtProcPerRoute(
         overrides={
             "processing_mode": mode,
             "grpc_service": {"envoy_grpc": {"cluster_name": picker.cluster}},
             "grpc_initial_metadata": told,
-            "failure_mode_allow": wrapped(allow),
+            "failure_mode_allow": wrapped(True),
         }
     )
+
+
+def _described(pool: InferencePool) -> Struct:
+    """What logs and errors call the pool."""
+    meta = pool.metadata
+    result = Struct()
+    result.update({headers.POOL_KEY: f"{meta.namespace}/{meta.name}"})
+    return result
 
 
 def _fails_open(pool: InferencePool) -> bool:

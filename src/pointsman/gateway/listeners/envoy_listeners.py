@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends.references import Unresolved
-from pointsman.gateway.listeners import client_settings, local_replies, tls
+from pointsman.gateway.listeners import access_logs, client_settings, local_replies, tls
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.client_trust import ClientTrust
 from pointsman.gateway.messages import ADS, packed, seconds, socket_address, wrapped
@@ -53,6 +53,7 @@ class Chain:
     filters: tuple[HttpFilter, ...] = ()
     """Name and configuration of what routes may switch on, in order."""
     logs: tuple[accesslog_pb2.AccessLog, ...] = ()
+    """For our own use, after those that people read."""
     client: ClientSettings | None = None
     """What a policy says of how to speak with clients."""
 
@@ -68,9 +69,12 @@ class Chain:
         return client.spec if client is not None and not client.is_closed else NO_POLICY
 
     @property
-    def asks_processors(self) -> bool:
+    def serves_models(self) -> bool:
         """Model servers are behind it, or what a policy puts before them."""
-        return any(isinstance(item, ext_proc_pb2.ExternalProcessor) for _, item in self.filters)
+        return any(
+            isinstance(item, ext_proc_pb2.ExternalProcessor) or name == names.JSON_USAGE_FILTER
+            for name, item in self.filters
+        )
 
 
 def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) -> EnvoyResource:
@@ -83,15 +87,16 @@ def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) ->
         additional_addresses=[{"address": socket_address(host, port)} for host in hosts[1:]],
         per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
         enable_reuse_port=wrapped(False) if options.exclusive_ports else None,
+        access_log=[access_logs.connection_log(log) for log in options.access_logs],
     )
     client_settings.write_socket(chains[0].client_spec, message)
     if first.protocol == tls.HTTPS:
         inspector = tls_inspector_pb2.TlsInspector()
         message.listener_filters.add(name=tls.INSPECTOR, typed_config=packed(inspector))
         for chain in chains:
-            message.filter_chains.add().CopyFrom(_tls_chain(chain))
+            message.filter_chains.add().CopyFrom(_tls_chain(chain, options))
     else:
-        message.default_filter_chain.CopyFrom(_chain(chains[0]))
+        message.default_filter_chain.CopyFrom(_chain(chains[0], options))
     policies = [chain.client.policy for chain in chains if chain.client is not None]
     gateways = [item.gateway.ref for chain in chains for item in chain.bound]
     # What a policy changed it is to blame for first.
@@ -99,8 +104,8 @@ def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) ->
     return EnvoyResource.of(Key(snapshot.LISTENER, port_name), message, tuple(origins))
 
 
-def _chain(chain: Chain) -> components_pb2.FilterChain:
-    manager = connection_manager(chain)
+def _chain(chain: Chain, options: Options) -> components_pb2.FilterChain:
+    manager = connection_manager(chain, options)
     return components_pb2.FilterChain(
         name=chain.name,
         filters=[
@@ -110,9 +115,9 @@ def _chain(chain: Chain) -> components_pb2.FilterChain:
     )
 
 
-def _tls_chain(chain: Chain) -> components_pb2.FilterChain:
+def _tls_chain(chain: Chain, options: Options) -> components_pb2.FilterChain:
     listener = chain.bound[0]
-    result = _chain(chain)
+    result = _chain(chain, options)
     if listener.spec.hostname is not None:
         result.filter_chain_match.server_names.append(listener.spec.hostname)
     if not isinstance(listener.certificates, Unresolved):
@@ -127,7 +132,7 @@ def _tls_chain(chain: Chain) -> components_pb2.FilterChain:
     return result
 
 
-def connection_manager(chain: Chain) -> hcm_pb2.HttpConnectionManager:
+def connection_manager(chain: Chain, options: Options) -> hcm_pb2.HttpConnectionManager:
     """What speaks HTTP on a connection."""
     spec = chain.bound[0].spec
     client = chain.client_spec
@@ -148,8 +153,8 @@ def connection_manager(chain: Chain) -> hcm_pb2.HttpConnectionManager:
                 ),
             },
         ],
-        access_log=chain.logs,
-        local_reply_config=local_replies.config() if chain.asks_processors else None,
+        access_log=[*map(access_logs.request_log, options.access_logs), *chain.logs],
+        local_reply_config=local_replies.config() if chain.serves_models else None,
         common_http_protocol_options={"headers_with_underscores_action": "REJECT_REQUEST"},
         http2_protocol_options={
             "max_concurrent_streams": wrapped(MAX_CONCURRENT_STREAMS),

@@ -1,13 +1,13 @@
 """What Envoy answers by itself, in the language of the API: OpenAI-style JSON with a reason.
 
-Only on listeners that serve model servers; elsewhere Envoy's plain replies stay. The picker's own
-errors are local replies to Envoy too: their details say `pointsman`, and they are left alone, as is
-what has no details (an answer from upstream).
+Only on listeners that serve model servers; elsewhere Envoy's plain replies stay. A picker's own
+errors are local replies to Envoy too. They are left alone: a picker may say whatever it likes as
+their details, so what counts is that Envoy has a reason of its own.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -16,51 +16,97 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf.struct_pb2 import Struct
 
 from pointsman.gateway.messages import packed
-from pointsman.inference.errors import ERROR_TYPES, OWN_DETAILS
+from pointsman.inference import headers
+from pointsman.inference.errors import ERROR_TYPES
 
-_NOT_OURS = f"response.code_details != '{OWN_DETAILS}' && response.code_details != ''"
+_POOL = f"%CLUSTER_METADATA({headers.PICK_NAMESPACE}:{headers.POOL_KEY})%"
+_LEADS_TO_POOL = "xds.cluster_name.contains('inferencepool/')"
+_WAS_PICKED = f"'{headers.DESTINATION_NAMESPACE}' in metadata.filter_metadata"
+_ENVOYS = (
+    "(response.flags != 0 || response.code_details.startsWith('ext_proc_error') || "
+    "response.code_details in ['direct_response', 'request_payload_too_large', "
+    "'response_payload_too_large', 'cluster_not_found', 'route_not_found'])"
+)
+"""True of what Envoy answers for reasons of its own: most have a response flag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply of Envoy's own, and what is said in its place."""
+
+    status: int
+    code: str
+    """The machine-readable reason."""
+    message: str
+    flag: str = ""
+    """Envoy's response flag; "" for any."""
+    where: str = ""
+    """A CEL expression that must hold too."""
+
 
 _REPLIES = (
-    (404, "", "route_not_found", "No route of this gateway matches the request."),
-    (413, "", "request_too_large", "The request is larger than the gateway takes."),
-    (429, "", "rate_limited", "Too many requests."),
-    (503, "UH", "no_endpoint", "No healthy endpoint in %UPSTREAM_CLUSTER%."),
-    (503, "UO", "overloaded", "Too many requests wait for %UPSTREAM_CLUSTER%."),
-    (503, "", "unavailable", "The model server could not be reached (%RESPONSE_CODE_DETAILS%)."),
-    (504, "", "timeout", "The model server did not answer in time (%RESPONSE_CODE_DETAILS%)."),
-    (500, "", "internal", "The gateway could not send the request on (%RESPONSE_CODE_DETAILS%)."),
+    Reply(404, "route_not_found", "No route of this gateway matches the request."),
+    Reply(413, "request_too_large", "The request is larger than the gateway takes."),
+    Reply(429, "rate_limited", "Too many requests."),
+    Reply(
+        503,
+        "no_endpoint",
+        f"There is no healthy endpoint in pool {_POOL}, or its endpoint picker does not answer.",
+        "UH",
+        f"{_LEADS_TO_POOL} && !({_WAS_PICKED})",
+    ),
+    Reply(
+        503, "no_endpoint", f"There is no healthy endpoint in pool {_POOL}.", "UH", _LEADS_TO_POOL
+    ),
+    Reply(503, "no_endpoint", "No healthy endpoint in %UPSTREAM_CLUSTER%.", "UH"),
+    Reply(503, "overloaded", f"Too many requests wait for pool {_POOL}.", "UO", _LEADS_TO_POOL),
+    Reply(503, "overloaded", "Too many requests wait for %UPSTREAM_CLUSTER%.", "UO"),
+    Reply(
+        503,
+        "picker_failed",
+        f"The endpoint picker of pool {_POOL} failed (%RESPONSE_CODE_DETAILS%).",
+        where="response.code_details.startsWith('ext_proc')",
+    ),
+    Reply(503, "unavailable", "The model server could not be reached (%RESPONSE_CODE_DETAILS%)."),
+    Reply(504, "timeout", "The model server did not answer in time (%RESPONSE_CODE_DETAILS%)."),
+    Reply(500, "internal", "The gateway could not send the request on (%RESPONSE_CODE_DETAILS%)."),
 )
-"""Status, Envoy's response flag or "" for any, code and message. The first that fits counts."""
+"""The first that fits counts."""
 
 
 def config() -> hcm_pb2.LocalReplyConfig:
     """The replies of a listener in front of model servers."""
     return hcm_pb2.LocalReplyConfig(
         mappers=[
-            {
-                "filter": _filter(status, flag),
-                "body_format_override": {"json_format": _body(status, code, message)},
-            }
-            for status, flag, code, message in _REPLIES
+            {"filter": _filter(reply), "body_format_override": {"json_format": _body(reply)}}
+            for reply in _REPLIES
         ]
     )
 
 
-def _filter(status: int, flag: str) -> dict[str, Any]:
-    expression = cel_pb2.ExpressionFilter(expression=f"response.code == {status} && {_NOT_OURS}")
-    ours = {
+def _filter(reply: Reply) -> dict[str, object]:
+    conditions = [f"response.code == {reply.status}", _ENVOYS]
+    if reply.where:
+        conditions.append(reply.where)
+    expression = cel_pb2.ExpressionFilter(expression=" && ".join(conditions))
+    fits: dict[str, object] = {
         "extension_filter": {
             "name": "envoy.access_loggers.extension_filters.cel",
             "typed_config": packed(expression),
         }
     }
-    if not flag:
-        return ours
-    return {"and_filter": {"filters": [ours, {"response_flag_filter": {"flags": [flag]}}]}}
+    if not reply.flag:
+        return fits
+    return {"and_filter": {"filters": [fits, {"response_flag_filter": {"flags": [reply.flag]}}]}}
 
 
-def _body(status: int, code: str, message: str) -> Struct:
-    error = {"message": message, "type": ERROR_TYPES[status], "param": None, "code": code}
+def _body(reply: Reply) -> Struct:
+    error = {
+        "message": reply.message,
+        "type": ERROR_TYPES[reply.status],
+        "param": None,
+        "code": reply.code,
+    }
     body = Struct()
     body.update({"error": error})
     return body

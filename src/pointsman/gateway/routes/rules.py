@@ -26,6 +26,7 @@ from pointsman.gateway.backends.references import (
     Unresolved,
     ref_of,
 )
+from pointsman.gateway.listeners import token_usage
 from pointsman.gateway.messages import packed, wrapped
 from pointsman.gateway.routes import cors, filters, labels, limits, sessions, traffic
 from pointsman.gateway.routes.matches import Match, grpc_match, http_match
@@ -351,9 +352,12 @@ def _ask_picker(
     destination: Destination,
     target: route_pb2.Route | route_pb2.WeightedCluster.ClusterWeight,
 ) -> None:
-    if destination.pool is not None and isinstance(destination.picker, Picker):
+    if destination.pool is None:
+        return
+    if isinstance(destination.picker, Picker):
         override = pools.route_override(destination.pool, destination.picker)
         target.typed_per_filter_config[names.POOL_FILTER].CopyFrom(packed(override))
+    token_usage.on_route(target)
 
 
 def _mirror(rule: Rule, action: route_pb2.RouteAction) -> None:
