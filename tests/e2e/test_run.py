@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pointsman.cli.run import example_path
 from tests.e2e.instances import Instance, eventually, free_port, processes_with, running, unix_json
@@ -179,10 +180,31 @@ def test_a_refusal_of_envoy_is_a_condition_on_the_policy_that_caused_it(
     eventually(lambda: example.said("+ EnvoyPatchPolicy default/bad"), 5)
     eventually(lambda: programmed().get("Programmed", "").startswith("False"), 10)
     assert "default/llm/http" in programmed()["Programmed"]
-    assert "NACKED" in example.cli("status")
     assert example.complete(8080, "support").status == 200
-    (folder / "patch.yaml").unlink()
+    # The patch is left out then, and Envoy has nothing to refuse any more.
+    eventually(lambda: "jsonPatches[0] on default/llm/http" in programmed()["Programmed"], 20)
     eventually(lambda: "NACKED" not in example.cli("status"), 10)
+    assert "StatPrefix" in programmed()["Programmed"]
+    (folder / "patch.yaml").unlink()
+
+
+def test_a_bad_patch_costs_itself_alone_from_the_first_moment(tmp_path: Path) -> None:
+    folder = tmp_path / "example"
+    shutil.copytree(EXAMPLE, folder)
+    policy = list(yaml.safe_load_all(PATCH))
+    bad = policy[1]["spec"]["jsonPatches"][0]
+    for field, value in (("server_name", "patched"), ("server_header_transformation", "OVERWRITE")):
+        operation = {"op": "add", "path": f"{CONNECTION_MANAGER}/{field}", "value": value}
+        policy[1]["spec"]["jsonPatches"].append({**bad, "operation": operation})
+    (folder / "patch.yaml").write_text(yaml.safe_dump_all(policy))
+    with running(folder, ports=(8080,)) as instance:
+        assert instance.complete(8080, "support").status == 200
+        missing = instance.request(8080, "GET", "/nothing/there")
+        assert missing.headers.get("server") == "patched"
+        told = instance.object("envoypatchpolicy", "bad")["status"]["ancestors"][0]["conditions"]
+        (programmed,) = (item for item in told if item["type"] == "Programmed")
+        assert programmed["status"] == "False"
+        assert programmed["message"].startswith("jsonPatches[0] on default/llm/http: Envoy refuses")
 
 
 def test_a_port_that_is_taken_is_a_condition_and_the_other_listener_lives(
@@ -304,6 +326,7 @@ def test_the_picker_learns_from_envoys_log_how_fast_a_server_reads(example: Inst
     assert min(eventually(learnt)) > 0
 
 
+CONNECTION_MANAGER = "/default_filter_chain/filters/0/typed_config"
 PATCH = """\
 apiVersion: v1
 kind: ConfigMap

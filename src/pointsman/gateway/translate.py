@@ -24,6 +24,7 @@ from pointsman.gateway.listeners import attachment, envoy_listeners, tls, token_
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.classes import ServedGateway
 from pointsman.gateway.listeners.envoy_listeners import Chain, HttpFilter
+from pointsman.gateway.listeners.filter_order import in_order
 from pointsman.gateway.options import Options
 from pointsman.gateway.patches import patch_policies
 from pointsman.gateway.policies import extensions
@@ -279,7 +280,9 @@ def _ports(
         need = needs[name]
         logs = (pools.pick_log(),) if need.asks_own_picker else ()
         client = surroundings.clients.of_listener(place_of(sharing[0]))
-        chain = Chain(tuple(sharing), tuple(need.filters()), logs, client)
+        proxy = surroundings.proxies.spec_of(sharing[0].gateway.ref)
+        filters = in_order([*need.filters()], proxy.filter_order if proxy is not None else ())
+        chain = Chain(tuple(sharing), tuple(filters), logs, client)
         chains.setdefault(sharing[0].port_name, []).append(chain)
     is_same_scene = previous is not None and previous.scene is surroundings
     before = previous.ports if previous is not None and is_same_scene else {}

@@ -54,10 +54,20 @@ async def check(found: Snapshot) -> None:
         DryRunError: Envoy refuses, or does not answer within `TIMEOUT_S`.
         EnvoyNotFoundError: there is no Envoy to ask.
     """
+    await check_bootstrap(static_bootstrap(found))
+
+
+async def check_bootstrap(bootstrap: Mapping[str, Any]) -> None:
+    """Run the real Envoy's validate mode over a whole bootstrap.
+
+    Raises:
+        DryRunError: Envoy refuses, or does not answer within `TIMEOUT_S`.
+        EnvoyNotFoundError: there is no Envoy to ask.
+    """
     binary = envoy_path()
     with tempfile.TemporaryDirectory(prefix="pointsman-check-") as folder:
         config = Path(folder) / "envoy.json"
-        config.write_text(json.dumps(static_bootstrap(found)))
+        config.write_text(json.dumps(bootstrap))
         process = await asyncio.create_subprocess_exec(
             binary,
             *("--mode", "validate", "--log-level", "error", "--use-dynamic-base-id"),

@@ -33,6 +33,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from pointsman.gateway import snapshot
 from pointsman.gateway.snapshot import EnvoyResource, Key, Snapshot
+from pointsman.xds.complaints import essence
 
 GATE_S = 5.0
 """How long listeners and routes wait for clusters to be acknowledged."""
@@ -179,7 +180,7 @@ class Session:
             key = Key(request.type_url, name)
             current = self._served.get(key)
             if name in blamed and current is not None and current.version == version:
-                self.refused[key] = message.strip()
+                self.refused[key] = essence(message)
             else:
                 self.refused.pop(key, None)
 

@@ -10,6 +10,8 @@ Rules (Envoy Gateway v1.3, read in its code and golden data):
 - `add` makes the parents that are missing (RFC 6902 alone would refuse).
 - The result is read back strictly. A patch that fails leaves its resource as it was, the others of
   its policy still apply, and the policy says what failed.
+
+One rule is ours: a patch whose result Envoy refuses is one that fails.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -28,11 +30,22 @@ from pointsman.gateway.patches import typed_json
 from pointsman.gateway.patches.json_patch import PatchError, apply_operation, select
 from pointsman.gateway.snapshot import EnvoyResource, Key, message_class
 from pointsman.resources.base import Ref
-from pointsman.resources.envoy_gateway import EnvoyPatch, EnvoyPatchPolicy
+from pointsman.resources.envoy_gateway import EnvoyPatch, EnvoyPatchPolicy, PatchOperation
 from pointsman.resources.gateway_api import Gateway
 
 Resources = Mapping[str, dict[str, EnvoyResource]]
 """By type URL and name."""
+
+
+class PatchId(NamedTuple):
+    """One patch: its policy, and its position there."""
+
+    policy: Ref
+    position: int
+
+
+Refused = Mapping[PatchId, str]
+"""Patches whose result Envoy refuses, with its words."""
 
 NEEDS_VALUE = ("add", "replace", "test")
 NEEDS_FROM = ("move", "copy")
@@ -85,12 +98,29 @@ def in_order(policies: Iterable[EnvoyPatchPolicy]) -> list[EnvoyPatchPolicy]:
     return sorted(policies, key=lambda item: (item.spec.priority, item.age_key))
 
 
-def apply_policy(policy: EnvoyPatchPolicy, resources: Resources) -> PatchOutcome:
-    """Apply a policy's patches to `resources`, in place, one after the other."""
+def place_of(patch: EnvoyPatch) -> Key:
+    """The resource that a patch changes or makes."""
+    operation = patch.operation
+    if _makes_resource(operation) and isinstance(operation.value, Mapping):
+        name = operation.value.get("name") or operation.value.get("cluster_name")
+        return Key(patch.type, str(name or patch.name))
+    return Key(patch.type, patch.name)
+
+
+def apply_policy(
+    policy: EnvoyPatchPolicy, resources: Resources, refused: Refused | None = None
+) -> PatchOutcome:
+    """Apply a policy's patches to `resources`, in place, one after the other.
+
+    `refused` says what Envoy had to say of patches that are to be left out.
+    """
     errors: list[str] = []
     missing: list[str] = []
     for index, patch in enumerate(policy.spec.json_patches):
         try:
+            message = (refused or {}).get(PatchId(policy.ref, index))
+            if message is not None:
+                raise PatchError(f"Envoy refuses the result: {message}")
             if not _apply(policy, patch, resources):
                 missing.append(f"{patch.type}/{patch.name}")
         except PatchError as error:
@@ -101,7 +131,7 @@ def apply_policy(policy: EnvoyPatchPolicy, resources: Resources) -> PatchOutcome
 def _apply(policy: EnvoyPatchPolicy, patch: EnvoyPatch, resources: Resources) -> bool:
     operation = patch.operation
     _check(patch)
-    if operation.op == "add" and not operation.path and operation.json_path is None:
+    if _makes_resource(operation):
         _add_resource(policy, patch, resources)
         return True
     key = Key(patch.type, patch.name)
@@ -122,6 +152,10 @@ def _apply(policy: EnvoyPatchPolicy, patch: EnvoyPatch, resources: Resources) ->
     origins = tuple(dict.fromkeys((policy.ref, *resource.origins)))
     resources[key.type_url][key.name] = EnvoyResource.of(key, message, origins)
     return True
+
+
+def _makes_resource(operation: PatchOperation) -> bool:
+    return operation.op == "add" and not operation.path and operation.json_path is None
 
 
 def _check(patch: EnvoyPatch) -> None:
