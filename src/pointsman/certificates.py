@@ -24,6 +24,11 @@ CERTIFICATE_FILE = "tls.crt"
 KEY_FILE = "tls.key"
 
 
+def system_authorities() -> str:
+    """The file with the certificate authorities that this machine believes; "" where none is."""
+    return ssl.get_default_verify_paths().cafile or ""
+
+
 def self_signed(
     common_name: str, hosts: tuple[str, ...] = (), *, now: datetime | None = None
 ) -> tuple[bytes, bytes]:

@@ -135,8 +135,8 @@ def _conditions(status: Any) -> list[dict[str, Any]]:
 
 def _is_fault(item: dict[str, Any]) -> bool:
     """A condition that says that the object is wrong, and not that no Envoy runs."""
-    if item["status"] == "True":
-        return bool(item["type"] == "Conflicted")
+    if item["type"] == "Conflicted" or item["status"] == "True":
+        return bool(item["type"] == "Conflicted" and item["status"] == "True")
     waits_for_envoy = item["type"] == "Programmed" and item["reason"] in (
         "NoResources",
         "Pending",

@@ -27,6 +27,9 @@ class Options:
     """The Unix socket of our own picker; None where each pool must bring one."""
     access_logs: tuple[AccessLog, ...] = ()
     """What is written of requests, on every listener."""
+    authorities_path: str = "/etc/ssl/certs/ca-certificates.crt"
+    """The file with the well-known certificate authorities, where Envoy runs; "" where none is. The
+    default is that of Debian, Ubuntu, Alpine and Envoy's own image."""
     is_alone: bool = False
     """One machine and no other controller: every GatewayClass is ours, one that nobody defines is
     adopted, and Backends may name loopback addresses."""

@@ -134,7 +134,7 @@ def _cluster(name: str, settings: ClusterSettings) -> cluster_pb2.Cluster:
         circuit_breakers={"thresholds": [breakers]},
         transport_socket=(
             transport_socket(tls, settings.is_http2, settings.client_certificate)
-            if tls is not None
+            if tls is not None and not tls.is_broken
             else None
         ),
         typed_extension_protocol_options=(http2_protocol_options() if settings.is_http2 else None),

@@ -86,7 +86,7 @@ def pool_cluster(
             names.HTTP_PROTOCOL_OPTIONS: packed(_pool_protocol(destination))
         },
     )
-    if destination.tls is not None:
+    if destination.tls is not None and not destination.tls.is_broken:
         socket = transport_socket(destination.tls, destination.is_http2)
         message.transport_socket.CopyFrom(
             cluster_pb2.Cluster(transport_socket=socket).transport_socket

@@ -125,7 +125,7 @@ class Resolver:
         self.found: dict[_Question, Resolution] = {}
         """Every answer so far."""
         self.members: Members = Members(store, before.members if before is not None else None)
-        self.tls_policies: TLSPolicies = TLSPolicies(store)
+        self.tls_policies: TLSPolicies = TLSPolicies(store, options.authorities_path)
 
     def following(self, config: EnvoyGatewayConfig, options: Options) -> Resolver:
         """The resolver of the store as it is now: this one, where nothing has changed for it."""

@@ -29,8 +29,6 @@ from pointsman.resources.inference_extension import InferencePool, InferencePool
 from pointsman.store import Store
 
 SYSTEM = "System"
-SYSTEM_AUTHORITIES_PATH = "/etc/ssl/certs/ca-certificates.crt"
-"""Where Debian, Ubuntu, Alpine and Envoy's own image keep the well-known authorities."""
 
 TARGET_KINDS = frozenset(
     (cls.KIND.group, cls.KIND.kind)
@@ -51,7 +49,9 @@ class UpstreamTLS:
     hostname: str
     """The server name that is asked for, and which the certificate must have."""
     authorities: bytes = field(default=b"", repr=False)
-    """Whom to believe, in PEM; b"" for the well-known ones."""
+    """Whom to believe, in PEM; b"" for those of a file."""
+    authorities_path: str = ""
+    """The file with the well-known authorities, where these are believed."""
     alt_names: tuple[tuple[str, str], ...] = ()
     """Type and value of the names of which the certificate must have one instead."""
     is_broken: bool = False
@@ -80,7 +80,9 @@ class TLSPolicy:
 class TLSPolicies:
     """All BackendTLSPolicies, by what they are for."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, authorities_path: str) -> None:
+        """`authorities_path` is the file with the well-known authorities, "" where none is."""
+        self._authorities_path = authorities_path
         self.items: dict[Ref, TLSPolicy] = {}
         self._of_section: dict[Section, UpstreamTLS] = {}
         for policy in sorted(store.list(BackendTLSPolicy), key=lambda item: item.age_key):
@@ -95,7 +97,7 @@ class TLSPolicies:
         return named or self._of_section.get((target, ""))
 
     def _judge(self, store: Store, policy: BackendTLSPolicy) -> TLSPolicy:
-        tls, unresolved = _upstream_tls(store, policy)
+        tls, unresolved = _upstream_tls(store, policy, self._authorities_path)
         wanted = list(_sections(policy))
         found = TLSPolicy(policy, tls, unresolved=unresolved)
         problem = next(filter(None, (_target_problem(store, *item) for item in wanted)), None)
@@ -121,9 +123,7 @@ def transport_socket(
     `certificate` is the Secret with what they are shown when they ask who we are.
     """
     trusted: dict[str, object] = (
-        {"inline_bytes": tls.authorities}
-        if tls.authorities
-        else {"filename": SYSTEM_AUTHORITIES_PATH}
+        {"inline_bytes": tls.authorities} if tls.authorities else {"filename": tls.authorities_path}
     )
     alt_names = tls.alt_names or (("DNS", tls.hostname),)
     context = tls_pb2.UpstreamTlsContext(
@@ -175,7 +175,7 @@ def _target_problem(store: Store, target: Ref, section: str) -> str | None:
 
 
 def _upstream_tls(
-    store: Store, policy: BackendTLSPolicy
+    store: Store, policy: BackendTLSPolicy, path: str
 ) -> tuple[UpstreamTLS, tuple[str, str] | None]:
     validation = policy.spec.validation
     alt_names = tuple(
@@ -183,22 +183,30 @@ def _upstream_tls(
         for item in validation.subject_alt_names
     )
     if not validation.ca_certificate_refs:
-        problem = _well_known_problem(validation)
-        tls = UpstreamTLS(
-            policy.ref, validation.hostname, b"", alt_names, is_broken=problem is not None
+        problem = _well_known_problem(validation, path)
+        return (
+            UpstreamTLS(
+                *(policy.ref, validation.hostname, b"", path, alt_names),
+                is_broken=problem is not None,
+            ),
+            problem,
         )
-        return tls, problem
     found = [_authorities(store, policy, ref) for ref in validation.ca_certificate_refs]
     good = b"".join(item for item in found if isinstance(item, bytes))
     problem = next((item for item in found if isinstance(item, tuple)), None)
-    tls = UpstreamTLS(policy.ref, validation.hostname, good, alt_names, is_broken=not good)
+    tls = UpstreamTLS(policy.ref, validation.hostname, good, "", alt_names, is_broken=not good)
     return tls, problem
 
 
-def _well_known_problem(validation: BackendTLSValidation) -> tuple[str, str] | None:
+def _well_known_problem(validation: BackendTLSValidation, path: str) -> tuple[str, str] | None:
     wanted = validation.well_known_ca_certificates
-    if wanted == SYSTEM:
+    if wanted == SYSTEM and path:
         return None
+    if wanted == SYSTEM:
+        message = (
+            "There is no file with the well-known authorities; use caCertificateRefs"
+        )
+        return (INVALID, message)
     return (INVALID, f"wellKnownCACertificates {wanted} is not known; use {SYSTEM}")
 
 
