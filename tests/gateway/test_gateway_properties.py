@@ -1,0 +1,240 @@
+"""Whatever valid Gateways, ListenerSets and TLS policies there are: Envoy takes what comes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pointsman.gateway.options import Options
+from pointsman.gateway.statuses.facts import EnvoyFacts
+from pointsman.gateway.statuses.objects import statuses
+from pointsman.gateway.translate import translate
+from pointsman.resources.parse import parse_object
+from pointsman.xds.dry_run import check
+from tests.conformance.certificates import Authority, secret
+from tests.gateway.test_golden import OPTIONS, loaded
+from tests.gateway.test_route_properties import (
+    API,
+    BACKENDS,
+    GRPC_RULES,
+    HOSTS,
+    HTTP_RULES,
+    NEIGHBOURS,
+    named,
+    routes,
+    some,
+)
+
+AUTHORITY = Authority("properties")
+OBJECTS = (
+    BACKENDS
+    + secret("cert", AUTHORITY.issue("a.example", "*.b.example"))
+    + secret("other", AUTHORITY.issue("c.example"), "other")
+    + "\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: odd}\nstringData: {tls.crt: odd}\n"
+    + AUTHORITY.config_map("ca")
+    + "\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: empty}\ndata: {ca.crt: none}\n"
+)
+"""What Gateways and policies refer to, beside what routes lead to."""
+
+PARENTS = (
+    {"name": "front", "namespace": "default"},
+    {"name": "gateway-0", "namespace": "default"},
+    {"name": "gateway-1", "namespace": "default"},
+    {"name": "gateway-0", "namespace": "default", "sectionName": "l1"},
+    {"kind": "ListenerSet", "name": "set-0", "namespace": "default"},
+)
+CERTIFICATES = st.sampled_from(
+    [{"name": "cert"}, {"name": "odd"}, {"name": "gone"}, {"name": "other", "namespace": "other"},
+     {"name": "cert", "kind": "ConfigMap"}]
+)  # fmt: skip
+AUTHORITIES = st.sampled_from(
+    [{"group": "", "kind": kind, "name": name}
+     for kind in ("ConfigMap", "Secret", "Odd") for name in ("ca", "empty", "cert", "gone")]
+)  # fmt: skip
+TLS = some(
+    certificateRefs=st.lists(CERTIFICATES, min_size=1, max_size=2),
+    options=st.just({"example.com/a": "b"}),
+)
+LISTENER = st.fixed_dictionaries(
+    {
+        "port": st.sampled_from([80, 443, 8080]),
+        "protocol": st.sampled_from(["HTTP", "HTTPS", "HTTPS", "TLS", "TCP"]),
+    },
+    optional={
+        "hostname": HOSTS,
+        "tls": TLS,
+        "allowedRoutes": st.sampled_from(
+            [{"namespaces": {"from": "All"}}, {"kinds": [{"kind": "GRPCRoute"}, {"kind": "Odd"}]}]
+        ),
+    },
+)
+
+
+def listeners(most: int) -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Listeners by the names `l0`, `l1`..."""
+    return st.lists(LISTENER, min_size=1, max_size=most).map(
+        lambda found: [{**item, "name": f"l{n}"} for n, item in enumerate(found)]
+    )
+
+
+VALIDATION = some(
+    validation=st.fixed_dictionaries(
+        {"caCertificateRefs": st.lists(AUTHORITIES, min_size=1, max_size=2)},
+        optional={"mode": st.sampled_from(["AllowValidOnly", "AllowInsecureFallback"])},
+    )
+)
+GATEWAYS = st.fixed_dictionaries(
+    {"gatewayClassName": st.just("any"), "listeners": listeners(4)},
+    optional={
+        "addresses": st.lists(
+            st.sampled_from(
+                [{"value": "127.0.0.2"}, {"value": "127.0.0.3"}, {"value": "192.0.2.1"},
+                 {"type": "IPAddress"}, {"type": "Hostname", "value": "a.example"},
+                 {"value": "::1"}]
+            ),
+            max_size=3,
+        ),
+        "allowedListeners": st.sampled_from(
+            [{"namespaces": {"from": where}} for where in ("All", "Same", "None")]
+        ),
+        "infrastructure": st.sampled_from(
+            [{"labels": {"a": "b"}},
+             {"parametersRef": {"group": "example.com", "kind": "Odd", "name": "a"}}]
+        ),
+        "tls": some(
+            backend=st.fixed_dictionaries({"clientCertificateRef": CERTIFICATES}),
+            frontend=st.fixed_dictionaries(
+                {"default": VALIDATION},
+                optional={
+                    "perPort": st.lists(
+                        st.fixed_dictionaries({"port": st.just(443), "tls": VALIDATION}),
+                        max_size=1,
+                    )
+                },
+            ),
+        ),
+    },
+)  # fmt: skip
+SETS = st.fixed_dictionaries(
+    {
+        "parentRef": st.sampled_from([{"name": "gateway-0"}, {"name": "front"}, {"name": "gone"}]),
+        "listeners": listeners(3),
+    }
+)
+NAMES = st.sampled_from(["a.example", "b.a.example"])
+TLS_POLICIES = st.fixed_dictionaries(
+    {
+        "targetRefs": st.lists(
+            st.sampled_from(
+                [{"group": "", "kind": "Service", "name": "web"},
+                 {"group": "", "kind": "Service", "name": "web", "sectionName": "h2"},
+                 {"group": "", "kind": "Service", "name": "sliced"},
+                 {"group": "gateway.envoyproxy.io", "kind": "Backend", "name": "names"},
+                 {"group": "gateway.envoyproxy.io", "kind": "Backend", "name": "sockets"},
+                 {"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": "llm"},
+                 {"group": "example.com", "kind": "Odd", "name": "a"}]
+            ),
+            min_size=1, max_size=2,
+        ),
+        "validation": st.builds(
+            lambda trust, name, more: {**trust, "hostname": name, **more},
+            st.lists(AUTHORITIES, min_size=1, max_size=2).map(
+                lambda found: {"caCertificateRefs": found}
+            )
+            | st.sampled_from(
+                [{"wellKnownCACertificates": "System"}, {"wellKnownCACertificates": "a.b/c"}]
+            ),
+            NAMES,
+            some(
+                subjectAltNames=st.lists(
+                    NAMES.map(lambda name: {"type": "Hostname", "hostname": name})
+                    | st.just({"type": "URI", "uri": "spiffe://a.example/b"}),
+                    max_size=2,
+                )
+            ),
+        ),
+    }
+)  # fmt: skip
+
+
+def objects(
+    kind: str, name: str, specs: st.SearchStrategy[Any], most: int
+) -> st.SearchStrategy[list[dict[str, Any]]]:
+    return st.lists(specs, max_size=most).map(
+        lambda found: [
+            named(f"{API}/v1", kind, f"{name}-{n}", {"spec": spec}) for n, spec in enumerate(found)
+        ]
+    )
+
+
+WRITTEN = st.tuples(
+    objects("Gateway", "gateway", GATEWAYS, 2),
+    objects("ListenerSet", "set", SETS, 2),
+    objects("BackendTLSPolicy", "tls", TLS_POLICIES, 3),
+    NEIGHBOURS,
+).map(lambda groups: [item for group in groups for item in group])
+
+
+@st.composite
+def attached(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """HTTPRoutes and GRPCRoutes of several parents."""
+    found = [*draw(routes("HTTPRoute", HTTP_RULES)), *draw(routes("GRPCRoute", GRPC_RULES))]
+    for index, item in enumerate(found):
+        parents = draw(st.lists(st.sampled_from(PARENTS), min_size=1, max_size=2))
+        item["spec"]["parentRefs"] = parents
+        item["metadata"]["name"] = f"route-{index}"
+    return found
+
+
+def parsed(written: Sequence[dict[str, Any]]) -> list[Any]:
+    return [item for item in (parse_object(each).resource for each in written) if item is not None]
+
+
+@pytest.mark.e2e
+@settings(
+    max_examples=20,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+    ],
+)
+@given(WRITTEN, attached(), st.booleans())
+def test_no_valid_gateways_are_refused_by_envoy(
+    written: list[dict[str, Any]], found: list[dict[str, Any]], is_alone: bool
+) -> None:
+    options = OPTIONS if is_alone else replace(Options(), advertised_address="127.0.0.2")
+    store = loaded(OBJECTS)
+    store.apply(parsed([*written, *found]))
+    translation = translate(store, options)
+    assert translation.listeners
+    told = statuses(store, translation, EnvoyFacts(), options)
+    # Every Gateway says whether it is accepted, and every listener of one that is.
+    for ref, status in told.items():
+        if ref.kind == "Gateway":
+            assert status["conditions"][0]["type"] == "Accepted"
+            assert all(item["conditions"] for item in status["listeners"])
+    asyncio.run(check(translation.snapshot))
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(WRITTEN, attached())
+def test_the_order_in_which_objects_come_does_not_matter(
+    written: list[dict[str, Any]], found: list[dict[str, Any]]
+) -> None:
+    objects = parsed([*written, *found])
+    forward, backward = loaded(OBJECTS), loaded(OBJECTS)
+    forward.apply(objects)
+    for item in reversed(objects):
+        backward.apply([item])
+    one, other = translate(forward, OPTIONS), translate(backward, OPTIONS)
+    assert {item.key: item.version for item in one.snapshot} == {
+        item.key: item.version for item in other.snapshot
+    }
