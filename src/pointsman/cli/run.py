@@ -102,8 +102,7 @@ def _is_port(text: str) -> bool:
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(0, 3600),
-    default=10.0,
-    show_default=True,
+    show_default="10, or what an EnvoyProxy says",
     help="Seconds that running requests may take when the gateway ends.",
 )
 @click.option(
@@ -124,7 +123,7 @@ def run(
     concurrency: int | None,
     pod_addresses: str | None,
     workloads: str,
-    drain_timeout: float,
+    drain_timeout: float | None,
     access_log: str,
     verbose: int,
 ) -> None:
@@ -150,7 +149,7 @@ def run(
         port_map=port_map,
         concurrency=concurrency,
         shared_addresses=None if pod_addresses is None else pod_addresses == "shared",
-        envoy_log_level="info" if verbose > 1 else "warning",
+        envoy_log_level="info" if verbose > 1 else None,
         echoes_output=verbose > 1,
         runs_real_commands=workloads == "process",
         drain_timeout_s=drain_timeout,

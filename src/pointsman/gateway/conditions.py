@@ -55,6 +55,7 @@ ROUTE_NO_LISTENERS = "Route is accepted; there are no ready listeners for this p
 POLICY_ACCEPTED = "Policy has been accepted."
 PATCHES_PROGRAMMED = "Patches have been successfully applied."
 PATCHES_DISABLED = "EnvoyPatchPolicy is disabled in the EnvoyGateway configuration"
+PROXY_ACCEPTED = "The EnvoyProxy has been accepted"
 BACKEND_ACCEPTED = "The Backend was accepted"
 BACKEND_DISABLED = (
     "The Backend was not accepted since Backend is not enabled in Envoy Gateway Config"

@@ -20,6 +20,7 @@ from pointsman.gateway.options import Options
 from pointsman.gateway.policies.clients import ClientPolicies
 from pointsman.gateway.policies.extensions import Extensions
 from pointsman.gateway.policies.traffic import TrafficPolicies
+from pointsman.gateway.proxies import Proxies, proxies
 from pointsman.gateway.routes.labels import counted_routes
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.client_policies import ClientTrafficPolicy
@@ -39,10 +40,10 @@ INPUTS: tuple[type[Resource], ...] = (
     Namespace,
     ReferenceGrant,
     Secret,
-    EnvoyProxy,
     EnvoyExtensionPolicy,
     BackendTrafficPolicy,
     ClientTrafficPolicy,
+    EnvoyProxy,
 )
 """The kinds that a scene is made from."""
 
@@ -74,6 +75,7 @@ class Scene:
     """As routes see them; what is behind their servers may have changed since."""
     traffic: TrafficPolicies
     clients: ClientPolicies
+    proxies: Proxies
     counted: frozenset[str]
     """The routes whose resources are named by position (see `routes.labels`)."""
     inputs: tuple[Any, ...]
@@ -123,6 +125,7 @@ def scene(
         extensions=extensions,
         traffic=TrafficPolicies(store),
         clients=ClientPolicies(resolver),
+        proxies=proxies(store, gateways),
         counted=counted,
         inputs=inputs,
     )

@@ -28,6 +28,7 @@ from pointsman.gateway.listeners.filter_order import in_order
 from pointsman.gateway.options import Options
 from pointsman.gateway.patches import patch_policies
 from pointsman.gateway.policies import extensions
+from pointsman.gateway.proxies import access_logs_of, says_logs
 from pointsman.gateway.routes.meetings import place_of
 from pointsman.gateway.routes.parts import RoutePart, leads_where_it_led, part_of
 from pointsman.gateway.routes.virtual_hosts import RouteConfigurations, route_configurations
@@ -280,9 +281,16 @@ def _ports(
         need = needs[name]
         logs = (pools.pick_log(),) if need.asks_own_picker else ()
         client = surroundings.clients.of_listener(place_of(sharing[0]))
-        proxy = surroundings.proxies.spec_of(sharing[0].gateway.ref)
-        filters = in_order([*need.filters()], proxy.filter_order if proxy is not None else ())
-        chain = Chain(tuple(sharing), tuple(filters), logs, client)
+        proxy = surroundings.proxies.of_gateway.get(sharing[0].gateway.ref)
+        spec = proxy.spec if proxy is not None else None
+        chain = Chain(
+            tuple(sharing),
+            tuple(in_order([*need.filters()], spec.filter_order if spec is not None else ())),
+            logs,
+            client,
+            access_logs_of(spec, options.access_logs),
+            proxy.ref if proxy is not None and says_logs(proxy.spec) else None,
+        )
         chains.setdefault(sharing[0].port_name, []).append(chain)
     is_same_scene = previous is not None and previous.scene is surroundings
     before = previous.ports if previous is not None and is_same_scene else {}

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from pointsman.gateway.bootstraps import BootstrapError, customized
+from pointsman.resources.envoy_proxy import ProxyBootstrap
 from pointsman.standalone.processes import Command, Output, Process
 from pointsman.xds.binary import envoy_path
 from pointsman.xds.bootstrap import bootstrap
+from pointsman.xds.dry_run import DryRunError, check_bootstrap
 
 ADMIN_TIMEOUT_S = 2.0
 DRAIN_POLL_S = 0.05
@@ -36,6 +39,10 @@ class EnvoySettings:
     concurrency: int | None = None
     """Worker threads; None means one for each core."""
     log_level: str = "warning"
+    component_levels: Mapping[str, str] = field(default_factory=dict)
+    """The levels of single components of Envoy's."""
+    bootstrap: ProxyBootstrap | None = None
+    """What a user changes of its bootstrap."""
     drain_timeout_s: float = 10.0
     logs_to_stdout: bool = False
     """Its listeners have access logs on standard output, which is ours then."""
@@ -55,17 +62,19 @@ class EnvoySettings:
 class Envoy:
     """One Envoy that is kept running."""
 
-    def __init__(self, settings: EnvoySettings, output: Output) -> None:
+    def __init__(
+        self, settings: EnvoySettings, output: Output, on_problem: Callable[[str], None]
+    ) -> None:
+        """`on_problem` is told why a user's bootstrap is not used."""
         self._settings = settings
+        self._on_problem = on_problem
         self.process = Process(_command(settings), output, self._clean_up)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Envoy]:
         """Envoy runs inside this context; at its end it drains first."""
-        settings = self._settings
-        config = bootstrap(f"pointsman~{os.getpid()}", settings.xds_socket, settings.admin_socket)
-        path = settings.folder / "envoy.json"
-        path.write_text(json.dumps(config, indent=2))
+        path = self._settings.folder / "envoy.json"
+        path.write_text(json.dumps(await self._bootstrap(), indent=2))
         try:
             async with self.process.running():
                 try:
@@ -74,6 +83,20 @@ class Envoy:
                     await self._drain()
         finally:
             self._clean_up()
+
+    async def _bootstrap(self) -> dict[str, Any]:
+        """The bootstrap as the user wants it, or ours where Envoy would not start with that."""
+        settings = self._settings
+        own = bootstrap(f"pointsman~{os.getpid()}", settings.xds_socket, settings.admin_socket)
+        if settings.bootstrap is None:
+            return own
+        try:
+            wanted = customized(own, settings.bootstrap)
+            await check_bootstrap(wanted)
+        except (BootstrapError, DryRunError) as error:
+            self._on_problem(str(error))
+            return own
+        return wanted
 
     def _clean_up(self) -> None:
         if not self.process.is_running:
@@ -126,6 +149,7 @@ class Envoy:
 
 def _command(settings: EnvoySettings) -> Command:
     concurrency = settings.concurrency or os.cpu_count() or 1
+    components = ",".join(f"{name}:{level}" for name, level in settings.component_levels.items())
     argv = (
         str(envoy_path()),
         *("-c", str(settings.folder / "envoy.json")),
@@ -134,6 +158,7 @@ def _command(settings: EnvoySettings) -> Command:
         *("--base-id-path", str(settings.base_id_file)),
         *("--concurrency", str(concurrency)),
         *("--log-level", settings.log_level),
+        *(("--component-log-level", components) if components else ()),
         *("--log-format", "%Y-%m-%d %T.%e %l envoy %n: %v"),
         "--reject-unknown-dynamic-fields",
         "--skip-deprecated-logs",

@@ -21,12 +21,16 @@ from pointsman import __version__
 from pointsman.admin import server as admin_server
 from pointsman.admin.instances import SOCKET_NAME, instance_folder
 from pointsman.admin.providers import EndpointRow, ListenerRow, ProblemRow, Providers, XdsRow
-from pointsman.gateway import names, snapshot
+from pointsman.certificates import system_authorities
+from pointsman.gateway import configuration, names, snapshot
 from pointsman.gateway.conditions import with_times
 from pointsman.gateway.listeners.access_logs import STDOUT, AccessLog
+from pointsman.gateway.listeners.classes import served_gateways
 from pointsman.gateway.options import Options
+from pointsman.gateway.proxies import access_logs_of, process_settings, proxies
 from pointsman.gateway.snapshot import Key
 from pointsman.resources.base import Ref
+from pointsman.resources.envoy_proxy import EnvoyProxy
 from pointsman.resources.problems import Problem
 from pointsman.sources import apply_status
 from pointsman.sources.clock import now_text
@@ -44,6 +48,8 @@ from pointsman.xds.binary import envoy_version
 from pointsman.xds.controller import Controller
 
 READY_POLL_S = 0.02
+DEFAULT_LOG_LEVEL = "warning"
+DEFAULT_DRAIN_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +74,12 @@ class InstanceSettings:
     """All pods on 127.0.0.1; None decides by what the machine has."""
     runs_real_commands: bool = False
     """Containers run their own command where it is installed."""
-    envoy_log_level: str = "warning"
+    envoy_log_level: str | None = None
+    """None for what an EnvoyProxy says, or little."""
     echoes_output: bool = False
     """What processes print goes to our own log too."""
-    drain_timeout_s: float = 10.0
+    drain_timeout_s: float | None = None
+    """None for what an EnvoyProxy says, or a little."""
     access_log: AccessLog | None = None
     """What is written of each request; None for nothing."""
 
@@ -94,6 +102,7 @@ class Instance:
             exclusive_ports=True,
             own_picker_socket=str(folder / "picker.sock"),
             access_logs=(settings.access_log,) if settings.access_log is not None else (),
+            authorities_path=system_authorities(),
             is_alone=True,
         )
         self.controller = Controller(self.store, self.options, self.source.write_status)
@@ -105,6 +114,8 @@ class Instance:
         self.envoy: Envoy | None = None
         self._failure: asyncio.Future[None] | None = None
         self._was_ready = False
+        self._problems: list[Problem] = []
+        """What was found out beside the files."""
 
     @property
     def admin_socket(self) -> Path:
@@ -156,15 +167,9 @@ class Instance:
             )
             await self._keep(stack, self.workloads.run(), "workloads")
             await self._keep(stack, self.picker.run(self.store), "picker")
-            settings = EnvoySettings(
-                self.folder,
-                xds_socket,
-                self.settings.concurrency,
-                self.settings.envoy_log_level,
-                self.settings.drain_timeout_s,
-                logs_to_stdout=any(log.path == STDOUT for log in self.options.access_logs),
+            self.envoy = Envoy(
+                self._envoy_settings(xds_socket), self.outputs.of("envoy"), self._on_bootstrap
             )
-            self.envoy = Envoy(settings, self.outputs.of("envoy"))
             await stack.enter_async_context(self.envoy.running())
             yield self
 
@@ -182,6 +187,33 @@ class Instance:
         """Returns never, unless a part of the instance breaks: then raises why."""
         if self._failure is not None:
             await self._failure
+
+    def _envoy_settings(self, xds_socket: Path) -> EnvoySettings:
+        """What the command line says of Envoy, and for what it leaves the leading EnvoyProxy."""
+        given = self.settings
+        config = configuration.read(self.store).gateway
+        found = proxies(self.store, served_gateways(self.store, config, self.options))
+        wanted = process_settings(found)
+        drain_s = wanted.drain_timeout_s if given.drain_timeout_s is None else given.drain_timeout_s
+        logs = [log for item in found.all for log in access_logs_of(item.spec, ())]
+        return EnvoySettings(
+            self.folder,
+            xds_socket,
+            concurrency=given.concurrency or wanted.concurrency,
+            log_level=given.envoy_log_level or wanted.log_level or DEFAULT_LOG_LEVEL,
+            component_levels=wanted.component_levels,
+            bootstrap=wanted.bootstrap,
+            drain_timeout_s=DEFAULT_DRAIN_S if drain_s is None else drain_s,
+            logs_to_stdout=any(log.path == STDOUT for log in (*self.options.access_logs, *logs)),
+        )
+
+    def _on_bootstrap(self, message: str) -> None:
+        translation = self.controller.translation
+        proxy = translation.scene.proxies.leading if translation is not None else None
+        subject = str(proxy.ref) if proxy is not None else EnvoyProxy.KIND.kind
+        text = f"{message}; Envoy runs with the bootstrap of Pointsman"
+        self._problems.append(Problem("error", subject, 0, "spec.bootstrap", text, subject))
+        log.error("%s: %s", subject, text)
 
     async def _keep(
         self, stack: AsyncExitStack, part: Coroutine[Any, Any, None], name: str
@@ -202,7 +234,9 @@ class Instance:
             listeners=self._listener_rows,
             xds=self._xds_rows,
             endpoints=self._endpoint_rows,
-            problems=lambda: [_problem_row(item) for item in self.source.problems],
+            problems=lambda: [
+                _problem_row(item) for item in (*self.source.problems, *self._problems)
+            ],
             logs=self.outputs,
             decisions=self._decision_rows,
         )

@@ -24,6 +24,7 @@ from google.protobuf.message import Message
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends.references import Unresolved
 from pointsman.gateway.listeners import access_logs, client_settings, local_replies, tls
+from pointsman.gateway.listeners.access_logs import AccessLog
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.client_trust import ClientTrust
 from pointsman.gateway.messages import ADS, packed, seconds, socket_address, wrapped
@@ -31,6 +32,7 @@ from pointsman.gateway.options import Options
 from pointsman.gateway.policies.clients import ClientSettings
 from pointsman.gateway.snapshot import EnvoyResource, Key
 from pointsman.inference import headers
+from pointsman.resources.base import Ref
 from pointsman.resources.client_policies import ClientPolicySpec
 
 BUFFER_LIMIT_BYTES = 50 * 1024 * 1024
@@ -56,6 +58,10 @@ class Chain:
     """For our own use, after those that people read."""
     client: ClientSettings | None = None
     """What a policy says of how to speak with clients."""
+    access_logs: tuple[AccessLog, ...] = ()
+    """Where it is written down what became of each request."""
+    proxy: Ref | None = None
+    """The EnvoyProxy that says so, where one does."""
 
     @property
     def name(self) -> str:
@@ -87,25 +93,26 @@ def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) ->
         additional_addresses=[{"address": socket_address(host, port)} for host in hosts[1:]],
         per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
         enable_reuse_port=wrapped(False) if options.exclusive_ports else None,
-        access_log=[access_logs.connection_log(log) for log in options.access_logs],
+        access_log=[access_logs.connection_log(log) for log in chains[0].access_logs],
     )
     client_settings.write_socket(chains[0].client_spec, message)
     if first.protocol == tls.HTTPS:
         inspector = tls_inspector_pb2.TlsInspector()
         message.listener_filters.add(name=tls.INSPECTOR, typed_config=packed(inspector))
         for chain in chains:
-            message.filter_chains.add().CopyFrom(_tls_chain(chain, options))
+            message.filter_chains.add().CopyFrom(_tls_chain(chain))
     else:
-        message.default_filter_chain.CopyFrom(_chain(chains[0], options))
+        message.default_filter_chain.CopyFrom(_chain(chains[0]))
     policies = [chain.client.policy for chain in chains if chain.client is not None]
+    policies += [chain.proxy for chain in chains if chain.proxy is not None]
     gateways = [item.gateway.ref for chain in chains for item in chain.bound]
     # What a policy changed it is to blame for first.
     origins = dict.fromkeys([*policies, *gateways])
     return EnvoyResource.of(Key(snapshot.LISTENER, port_name), message, tuple(origins))
 
 
-def _chain(chain: Chain, options: Options) -> components_pb2.FilterChain:
-    manager = connection_manager(chain, options)
+def _chain(chain: Chain) -> components_pb2.FilterChain:
+    manager = connection_manager(chain)
     return components_pb2.FilterChain(
         name=chain.name,
         filters=[
@@ -115,9 +122,9 @@ def _chain(chain: Chain, options: Options) -> components_pb2.FilterChain:
     )
 
 
-def _tls_chain(chain: Chain, options: Options) -> components_pb2.FilterChain:
+def _tls_chain(chain: Chain) -> components_pb2.FilterChain:
     listener = chain.bound[0]
-    result = _chain(chain, options)
+    result = _chain(chain)
     if listener.spec.hostname is not None:
         result.filter_chain_match.server_names.append(listener.spec.hostname)
     if not isinstance(listener.certificates, Unresolved):
@@ -132,7 +139,7 @@ def _tls_chain(chain: Chain, options: Options) -> components_pb2.FilterChain:
     return result
 
 
-def connection_manager(chain: Chain, options: Options) -> hcm_pb2.HttpConnectionManager:
+def connection_manager(chain: Chain) -> hcm_pb2.HttpConnectionManager:
     """What speaks HTTP on a connection."""
     spec = chain.bound[0].spec
     client = chain.client_spec
@@ -153,7 +160,7 @@ def connection_manager(chain: Chain, options: Options) -> hcm_pb2.HttpConnection
                 ),
             },
         ],
-        access_log=[*map(access_logs.request_log, options.access_logs), *chain.logs],
+        access_log=[*map(access_logs.request_log, chain.access_logs), *chain.logs],
         local_reply_config=local_replies.config() if chain.serves_models else None,
         common_http_protocol_options={"headers_with_underscores_action": "REJECT_REQUEST"},
         http2_protocol_options={

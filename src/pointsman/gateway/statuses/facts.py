@@ -10,6 +10,7 @@ from pointsman.gateway import conditions
 from pointsman.gateway.snapshot import Key
 from pointsman.gateway.translate import Translation
 from pointsman.resources.base import Ref, Resource
+from pointsman.resources.gateway_api import Gateway
 
 Status = dict[str, Any]
 
@@ -65,8 +66,11 @@ class Refusals:
         for key, message in facts.refused.items():
             resource = translation.snapshot.get(key)
             if resource is not None and resource.origins:
+                # A port that is taken is no policy's fault.
+                owners = [ref for ref in resource.origins if ref.kind == Gateway.KIND.kind]
+                blamed = owners if owners and BIND_ERROR in message else resource.origins
                 text = f"Envoy refused {key.name}: {message}"
-                found.setdefault(resource.origins[0], []).append(text)
+                found.setdefault(blamed[0], []).append(text)
         return cls(found)
 
     def conditions(self, subject: Resource) -> list[Mapping[str, Any]]:

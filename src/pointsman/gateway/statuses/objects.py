@@ -50,6 +50,7 @@ def statuses(
         )
         result[backend.ref] = {"conditions": [found]}
     result.update(policies.targeting_statuses(translation, refusals))
+    result.update(policies.proxy_statuses(translation, refusals))
     result.update(backend_tls.tls_policy_statuses(translation, refusals))
     result.update(policies.patch_policy_statuses(store, translation, refusals))
     result.update(pools.pool_statuses(store, translation, memory))

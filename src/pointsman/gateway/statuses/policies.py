@@ -16,6 +16,7 @@ from pointsman.gateway.policies.targets import (
     standings,
 )
 from pointsman.gateway.policies.verdicts import verdict
+from pointsman.gateway.proxies import proxy_conditions
 from pointsman.gateway.routes.meetings import subject_of
 from pointsman.gateway.statuses import clients, traffic
 from pointsman.gateway.statuses.facts import (
@@ -86,6 +87,19 @@ def _known(translation: Translation) -> dict[Ref, Known]:
                 frozenset(label for label in labels if label is not None),
                 tuple(gateways),
             )
+    return result
+
+
+def proxy_statuses(translation: Translation, refusals: Refusals) -> dict[Ref, Status]:
+    """Every EnvoyProxy that some Gateway has."""
+    found = translation.scene.proxies
+    gateways: dict[Ref, list[Ref]] = {}
+    for gateway, proxy in found.of_gateway.items():
+        gateways.setdefault(proxy.ref, []).append(gateway)
+    result = {}
+    for proxy in found.all:
+        told = [*proxy_conditions(proxy, found), *refusals.conditions(proxy)]
+        result[proxy.ref] = ancestors(gateways[proxy.ref], translation, told)
     return result
 
 
