@@ -14,6 +14,7 @@ from pointsman.picker.endpoints.table import Endpoint, Place, Reservation
 from pointsman.picker.ends import access_log as access_log_module
 from pointsman.picker.ends.access_log import STREAM_ACCESS_LOGS, AccessLog
 from pointsman.picker.ends.rates import DEFAULT_TOKENS_PER_S, PrefillRate
+from pointsman.picker.ends.usage import Usage, usage_of
 
 
 def endpoint() -> Endpoint:
@@ -163,6 +164,35 @@ def test_picks_whose_entry_is_lost_are_given_up(monkeypatch: pytest.MonkeyPatch)
     first, second, third = (log.expect(it, 1) for _ in range(3))
     fed(log, entry(first), entry(second), entry(third))
     assert log.matched == 2
+
+
+def with_usage(made: Any, **tokens: float) -> Any:
+    made.common_properties.metadata.filter_metadata["pointsman.usage"].update(tokens)
+    return made
+
+
+def test_the_tokens_of_good_answers_are_told_on() -> None:
+    told: list[tuple[tuple[str, ...], Usage | None]] = []
+    log, it = AccessLog(lambda labels, usage: told.append((labels, usage))), endpoint()
+
+    def number() -> str:
+        return log.expect(it, 1, ("asked", "target"))
+
+    fed(
+        log,
+        with_usage(entry(number()), input_tokens=7, output_tokens=3, total_tokens=10),
+        with_usage(entry(number()), input_tokens=7),
+        entry(number()),
+        with_usage(entry(number(), status=503), input_tokens=7),
+    )
+    usages = [Usage(7, 3), Usage(7, None), None]
+    assert told == [(("asked", "target"), usage) for usage in usages]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1, 1e12])
+def test_a_number_that_is_no_count_of_tokens_is_not_known(number: float) -> None:
+    made = with_usage(entry("1"), input_tokens=number)
+    assert usage_of(made.common_properties.metadata.filter_metadata) is None
 
 
 def test_bytes_that_are_no_batch_end_the_stream() -> None:

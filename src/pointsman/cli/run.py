@@ -153,7 +153,7 @@ def run(
         echoes_output=verbose > 1,
         runs_real_commands=workloads == "process",
         drain_timeout_s=drain_timeout,
-        access_log=_access_log(access_log),
+        access_log=access_log_of(access_log),
     )
     try:
         asyncio.run(_run(settings))
@@ -161,7 +161,7 @@ def run(
         raise click.ClickException(str(error)) from error
 
 
-def _access_log(choice: str) -> AccessLog | None:
+def access_log_of(choice: str) -> AccessLog | None:
     """What `--access-log` means; on a terminal lines would run into what else is said there."""
     if choice == "auto":
         choice = "off" if sys.stdout.isatty() else "json"

@@ -65,7 +65,11 @@ POLICY_PICKER_PROVIDED = (
     "picker on this machine"
 )
 POOL_ACCEPTED = "The InferencePool is served by the Gateway"
+POOL_PICKER_MISSING = (
+    "The pool names no endpointPickerRef, and this gateway has no endpoint picker of its own"
+)
 POOL_PICKER_RESOLVED = "The endpoint picker has been resolved"
+POOL_NO_REFS = "The pool refers to nothing"
 POOL_PICKER_PROVIDED = (
     "Service {name} is not defined; Pointsman provides the endpoint picker on this machine"
 )

@@ -25,7 +25,10 @@ _APPEND_NEWLINE = orjson.OPT_APPEND_NEWLINE
 
 
 def admin_app(
-    director: Director, is_serving: Callable[[], bool], clock: Callable[[], float]
+    director: Director,
+    report: Report,
+    is_serving: Callable[[], bool],
+    clock: Callable[[], float],
 ) -> web.Application:
     """The application on the admin socket."""
 
@@ -50,7 +53,7 @@ def admin_app(
         is_ok = is_serving()
         return web.Response(text="ok\n" if is_ok else "not serving\n", status=200 if is_ok else 503)
 
-    app = web.Application()
+    app = metrics_app(report, director.pools)
     app.router.add_get("/endpoints", endpoints)
     app.router.add_get("/decisions", decisions)
     app.router.add_get("/healthz", healthz)
@@ -58,7 +61,7 @@ def admin_app(
 
 
 def metrics_app(report: Report, pools: Pools) -> web.Application:
-    """The application on the metrics port."""
+    """The application on the metrics port, and a part of that on the admin socket."""
 
     async def metrics(_request: web.Request) -> web.Response:
         return web.Response(text=report.text(pools), content_type="text/plain", charset="utf-8")

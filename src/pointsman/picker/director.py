@@ -149,10 +149,12 @@ class Director:
             listener.picked(chosen[0].address, wanted)
         pick = ""
         if is_logged and reservation is not None:
-            pick = self.access_log.expect(reservation.endpoint, reservation.tokens)
+            labels = (ask.model or "", wanted.model or "")
+            pick = self.access_log.expect(reservation.endpoint, reservation.tokens, labels)
         forward = Forward(
             endpoints=tuple(endpoint.address for endpoint in chosen),
             pick=pick,
+            model=ask.model or "",
             body=_rewritten(ask, wanted.model),
             removed_headers=_removed(request.headers),
         )
@@ -300,7 +302,7 @@ def _candidates(view: PoolView, metadata: Any) -> tuple[Endpoint, ...]:
         endpoints = tuple(endpoint for endpoint in endpoints if endpoint.address in subset)
     if not endpoints:
         raise RefusedError(
-            ApiError(503, f"No endpoint of the pool '{view.name}' is ready.", "no_endpoint")
+            ApiError(503, f"There is no healthy endpoint in pool {view.key}.", "no_endpoint")
         )
     return endpoints
 

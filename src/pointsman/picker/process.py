@@ -24,6 +24,7 @@ from pointsman.picker.config import ConfigError, PickerConfig, read_config
 from pointsman.picker.director import Director
 from pointsman.picker.endpoints.scrape import Scraper
 from pointsman.picker.endpoints.table import Endpoint, Table
+from pointsman.picker.ends.access_log import AccessLog
 from pointsman.picker.extproc.machine import Mode
 from pointsman.picker.extproc.service import ExtProc
 from pointsman.picker.flags import Options
@@ -101,7 +102,11 @@ class Picker:
         self.prefixes = PrefixIndex()
         self.pools = Pools(store, self.table, self._endpoints_changed)
         self.director = Director(
-            self.pools, random.Random(), config=self._read_config(), prefixes=self.prefixes
+            self.pools,
+            random.Random(),
+            config=self._read_config(),
+            prefixes=self.prefixes,
+            access_log=AccessLog(self.report.answered),
         )
         self.ext_proc = ExtProc(
             self.director,
@@ -148,7 +153,7 @@ class Picker:
             health = await stack.enter_async_context(GrpcServer(self.health.methods()))
             await self._listen(service, health)
             if options.admin_socket is not None:
-                app = admin_app(self.director, self.is_serving, time.monotonic)
+                app = admin_app(self.director, self.report, self.is_serving, time.monotonic)
                 await stack.enter_async_context(_site(app, unix=options.admin_socket))
             if options.pool_name:
                 app = metrics_app(self.report, self.pools)

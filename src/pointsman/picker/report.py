@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from pointsman.picker.director import Picked
+from pointsman.picker.ends.usage import Usage
 from pointsman.picker.extproc.answers import Refuse
 from pointsman.picker.pools import Pools
 
@@ -25,6 +26,9 @@ TOKEN_BUCKETS = (
     *(131072, 262144, 524288, 1048576),
 )
 DECISION_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+
+USAGE_BUCKETS = tuple(4**power for power in range(14))
+"""Those of OpenTelemetry's conventions for generative AI."""
 
 Labels = tuple[str, ...]
 
@@ -138,6 +142,17 @@ class Report:
             TOKEN_BUCKETS,
             _BY_MODEL,
         )
+        self.usage = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of prompts and answers, as model servers count them.",
+            USAGE_BUCKETS,
+            ("gen_ai_token_type", "gen_ai_request_model", "gen_ai_response_model"),
+        )
+        self.unknown_usage = Counter(
+            "pointsman_picker_unknown_usage_total",
+            "Good answers that did not tell their tokens.",
+            _BY_MODEL,
+        )
         self.decisions = Histogram(
             "inference_extension_scheduler_e2e_duration_seconds",
             "Time of one decision.",
@@ -197,6 +212,16 @@ class Report:
         """A request that was sent on its way has ended."""
         self.running.add(labels[:1], -1)
         self.durations.observe(labels, duration_s)
+
+    def answered(self, labels: Labels, usage: Usage | None) -> None:
+        """A model server has answered well, and told its tokens or not."""
+        if usage is None:
+            self.unknown_usage.add(labels)
+            return
+        if usage.input_tokens is not None:
+            self.usage.observe(("input", *labels), usage.input_tokens)
+        if usage.output_tokens is not None:
+            self.usage.observe(("output", *labels), usage.output_tokens)
 
     def text(self, pools: Pools) -> str:
         """The exposition; gauges of pools are taken now."""

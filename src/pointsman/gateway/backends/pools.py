@@ -72,6 +72,8 @@ def pool_cluster(
 ) -> list[EnvoyResource]:
     """The model servers of a pool, spoken to as `policy` says; who is next says the picker."""
     name = names.pool(destination.ref)
+    # A pool for which nobody picks was not accepted, so nothing goes to it.
+    fails_open = destination.picker is not None and _fails_open(pool)
     origins = (destination.ref,)
     message = cluster_pb2.Cluster(
         name=name,
@@ -80,7 +82,9 @@ def pool_cluster(
         connect_timeout=seconds(POOL_CONNECT_TIMEOUT_S),
         ignore_health_on_host_removal=True,
         circuit_breakers={"thresholds": [_breakers()]},
-        load_balancing_policy={"policies": [{"typed_extension_config": _override_host(pool)}]},
+        load_balancing_policy={
+            "policies": [{"typed_extension_config": _override_host(fails_open)}]
+        },
         metadata={"filter_metadata": {headers.PICK_NAMESPACE: _described(pool)}},
         typed_extension_protocol_options={
             names.HTTP_PROTOCOL_OPTIONS: packed(_pool_protocol(destination))
@@ -281,14 +285,14 @@ def _pool_protocol(destination: Destination) -> http_protocol_options_pb2.HttpPr
     )
 
 
-def _override_host(pool: InferencePool) -> dict[str, Any]:
+def _override_host(fails_open: bool) -> dict[str, Any]:
     def metadata_key(key: str) -> dict[str, Any]:
         return {"key": headers.DESTINATION_NAMESPACE, "path": [{"key": key}]}
 
     value: dict[str, Any] = {
         "override_host_sources": [{"metadata": metadata_key(headers.DESTINATION_ENDPOINT)}],
         "selected_host_key": metadata_key(headers.DESTINATION_ENDPOINT_SERVED),
-        "fallback_policy": _fallback_policy(pool),
+        "fallback_policy": _fallback_policy(fails_open),
     }
     struct = Struct()
     struct.update(value)
@@ -298,8 +302,8 @@ def _override_host(pool: InferencePool) -> dict[str, Any]:
     return {"name": f"{_POLICY}.override_host", "typed_config": packed(typed)}
 
 
-def _fallback_policy(pool: InferencePool) -> dict[str, Any]:
-    if _fails_open(pool):
+def _fallback_policy(fails_open: bool) -> dict[str, Any]:
+    if fails_open:
         return _policy("least_request.v3.LeastRequest", "least_request", {})
     # No endpoint has this key, so no endpoint is ever chosen: 503 in a millisecond.
     nobody = {

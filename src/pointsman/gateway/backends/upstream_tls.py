@@ -203,9 +203,7 @@ def _well_known_problem(validation: BackendTLSValidation, path: str) -> tuple[st
     if wanted == SYSTEM and path:
         return None
     if wanted == SYSTEM:
-        message = (
-            "There is no file with the well-known authorities; use caCertificateRefs"
-        )
+        message = "There is no file with the well-known authorities; use caCertificateRefs"
         return (INVALID, message)
     return (INVALID, f"wellKnownCACertificates {wanted} is not known; use {SYSTEM}")
 

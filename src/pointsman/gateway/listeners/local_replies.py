@@ -25,7 +25,8 @@ _WAS_PICKED = f"'{headers.DESTINATION_NAMESPACE}' in metadata.filter_metadata"
 _ENVOYS = (
     "(response.flags != 0 || response.code_details.startsWith('ext_proc_error') || "
     "response.code_details in ['direct_response', 'request_payload_too_large', "
-    "'response_payload_too_large', 'cluster_not_found', 'route_not_found'])"
+    "'response_payload_too_large', 'cluster_not_found', 'route_not_found', 'local_rate_limited', "
+    "'request_rate_limited'])"
 )
 """True of what Envoy answers for reasons of its own: most have a response flag."""
 

@@ -74,12 +74,16 @@ def _status(
 
 
 def _pool_conditions(pool: Resource, found: Destination) -> list[Mapping[str, Any]]:
-    accepted = conditions.accepted(pool, conditions.POOL_ACCEPTED)
     picker = found.picker
+    accepted = (
+        conditions.not_accepted(pool, "EndpointPickerRefMissing", conditions.POOL_PICKER_MISSING)
+        if picker is None
+        else conditions.accepted(pool, conditions.POOL_ACCEPTED)
+    )
     if isinstance(picker, Unresolved):
         return [accepted, conditions.refs_unresolved(pool, picker.reason, picker.message)]
     reference = found.pool.spec.endpoint_picker_ref if found.pool is not None else None
-    message = conditions.POOL_PICKER_RESOLVED
+    message = conditions.POOL_PICKER_RESOLVED if picker is not None else conditions.POOL_NO_REFS
     if picker is not None and picker.is_provided and reference is not None:
         message = conditions.POOL_PICKER_PROVIDED.format(
             name=f"{pool.metadata.namespace}/{reference.name}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,17 @@ from google.protobuf.message import DecodeError
 
 from pointsman.inference.headers import PICK_KEY, PICK_NAMESPACE, TTFT_TAG
 from pointsman.picker.endpoints.table import Endpoint
+from pointsman.picker.ends.usage import Usage, usage_of
 from pointsman.wire.grpc import Call, Method, Responder, Status
 
 log = logging.getLogger(__name__)
 
 STREAM_ACCESS_LOGS = b"/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+
+Labels = tuple[str, ...]
+"""What the request counts as."""
+
+OK_STATUSES = range(200, 300)
 
 MAX_AWAITED = 20_000
 """Picks whose entry has not come yet; the oldest are given up."""
@@ -35,12 +42,17 @@ class Awaited:
 
     endpoint: Endpoint
     uncached_tokens: int
+    labels: Labels
 
 
 class AccessLog:
     """The receiving service, and the picks that it waits for."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, on_answer: Callable[[Labels, Usage | None], None] = lambda labels, usage: None
+    ) -> None:
+        """`on_answer` is told of each good answer what it counts as and the tokens it cost."""
+        self._on_answer = on_answer
         self._awaited: OrderedDict[str, Awaited] = OrderedDict()
         self._number = 0
         self.entries = 0
@@ -50,11 +62,11 @@ class AccessLog:
         """The service's methods by path."""
         return {STREAM_ACCESS_LOGS: lambda responder: _Stream(self, responder)}
 
-    def expect(self, endpoint: Endpoint, uncached_tokens: int) -> str:
+    def expect(self, endpoint: Endpoint, uncached_tokens: int, labels: Labels = ()) -> str:
         """Wait for a pick's entry; returns the number that must come back with it."""
         self._number += 1
         number = f"{self._number:x}"
-        self._awaited[number] = Awaited(endpoint, uncached_tokens)
+        self._awaited[number] = Awaited(endpoint, uncached_tokens, labels)
         if len(self._awaited) > MAX_AWAITED:
             self._awaited.popitem(last=False)
         return number
@@ -72,6 +84,8 @@ class AccessLog:
         if awaited is None:
             return
         self.matched += 1
+        if entry.response.response_code.value in OK_STATUSES:
+            self._on_answer(awaited.labels, usage_of(metadata))
         if entry.response.response_code.value != 200:
             return
         if _host(common.upstream_remote_address) != awaited.endpoint.address:

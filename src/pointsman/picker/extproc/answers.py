@@ -18,9 +18,12 @@ from pointsman.inference.errors import OWN_DETAILS, ApiError
 from pointsman.inference.headers import (
     DESTINATION_ENDPOINT,
     DESTINATION_NAMESPACE,
+    MODEL_KEY,
     PICK_KEY,
     PICK_NAMESPACE,
 )
+
+MAX_LOGGED_CHARACTERS = 256
 
 CHUNK_BYTES = 62_000
 """Of a body that is echoed in full duplex: some proxies cap a message at 64 KB."""
@@ -60,6 +63,8 @@ class Forward:
     removed_headers: tuple[str, ...] = ()
     pick: str = ""
     """The number that the access log shall bring back; "" where none is awaited."""
+    model: str = ""
+    """The model that was asked for, for the access log; told where a number is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +137,30 @@ def picked(
     metadata = _destination_parts(destination)[0]
     if forward.pick:
         # A second `dynamic_metadata` merges with the first, as protobuf's fields do.
-        metadata += _pick_metadata(forward.pick)
+        metadata += _pick_metadata(forward.pick, _loggable(forward.model))
     return _field(3 if in_body_response else 1, response) + metadata
 
 
-def _pick_metadata(pick: str) -> bytes:
-    """`dynamic_metadata {pointsman: {pick: "..."}}`, written like this because it never repeats.
+def _pick_metadata(pick: str, model: str) -> bytes:
+    """`dynamic_metadata {pointsman: {pick: "...", model: "..."}}`, by hand: it never repeats.
 
     Struct {map fields = 1 of key = 1, value = 2}, Value {string_value = 3 | struct_value = 5}.
     """
-    inner = _field(1, _field(1, PICK_KEY.encode()) + _field(2, _field(3, pick.encode())))
+    inner = _entry(PICK_KEY, pick) + (_entry(MODEL_KEY, model) if model else b"")
     outer = _field(1, _field(1, PICK_NAMESPACE.encode()) + _field(2, _field(5, inner)))
     return _field(8, outer)
+
+
+def _entry(key: str, value: str) -> bytes:
+    return _field(1, _field(1, key.encode()) + _field(2, _field(3, value.encode())))
+
+
+def _loggable(model: str) -> str:
+    """A client's word as it may stand in a line of a log: short, and no end of the line in it."""
+    short = model[:MAX_LOGGED_CHARACTERS]
+    if short.isprintable() and '"' not in short:
+        return short
+    return "".join(c if c.isprintable() and c != '"' else "?" for c in short)
 
 
 def metadata_only(destination: str) -> bytes:
