@@ -49,62 +49,80 @@ PARENTS = (
     {"name": "gateway-0", "namespace": "default", "sectionName": "l1"},
     {"kind": "ListenerSet", "name": "set-0", "namespace": "default"},
 )
-CERTIFICATES = st.sampled_from(
-    [{"name": "cert"}, {"name": "odd"}, {"name": "gone"}, {"name": "other", "namespace": "other"},
+GOOD_CERTIFICATE = st.just({"name": "cert"})
+CERTIFICATES = GOOD_CERTIFICATE | st.sampled_from(
+    [{"name": "odd"}, {"name": "gone"}, {"name": "other", "namespace": "other"},
      {"name": "cert", "kind": "ConfigMap"}]
 )  # fmt: skip
-AUTHORITIES = st.sampled_from(
+AUTHORITIES = st.just({"group": "", "kind": "ConfigMap", "name": "ca"}) | st.sampled_from(
     [{"group": "", "kind": kind, "name": name}
      for kind in ("ConfigMap", "Secret", "Odd") for name in ("ca", "empty", "cert", "gone")]
 )  # fmt: skip
-TLS = some(
-    certificateRefs=st.lists(CERTIFICATES, min_size=1, max_size=2),
-    options=st.just({"example.com/a": "b"}),
+TLS = st.fixed_dictionaries(
+    {"certificateRefs": st.lists(CERTIFICATES, min_size=1, max_size=2)},
+    optional={"options": st.just({"example.com/a": "b"})},
 )
-LISTENER = st.fixed_dictionaries(
-    {
-        "port": st.sampled_from([80, 443, 8080]),
-        "protocol": st.sampled_from(["HTTP", "HTTPS", "HTTPS", "TLS", "TCP"]),
-    },
-    optional={
-        "hostname": HOSTS,
-        "tls": TLS,
-        "allowedRoutes": st.sampled_from(
-            [{"namespaces": {"from": "All"}}, {"kinds": [{"kind": "GRPCRoute"}, {"kind": "Odd"}]}]
-        ),
-    },
+Choices = st.SearchStrategy[Any]
+
+
+def mapping(
+    given: dict[str, Choices], optional: dict[str, Choices] | None = None
+) -> st.SearchStrategy[dict[str, Any]]:
+    """A mapping with all of `given` and any of `optional`."""
+    return st.fixed_dictionaries(given, optional=optional or {})
+
+
+ALLOWED = st.sampled_from(
+    [{"namespaces": {"from": "All"}}, {"kinds": [{"kind": "GRPCRoute"}, {"kind": "Odd"}]}]
+)
+
+
+def listener(protocol: str, ports: list[int], **more: Any) -> st.SearchStrategy[dict[str, Any]]:
+    found = mapping(
+        {"port": st.sampled_from(ports), **more}, {"hostname": HOSTS, "allowedRoutes": ALLOWED}
+    )
+    return found.map(lambda item: {"protocol": protocol, **item})
+
+
+LISTENER = st.one_of(
+    listener("HTTP", [80, 80, 8080]),
+    listener("HTTPS", [443, 443, 8080], tls=TLS),
+    listener("HTTPS", [443], tls=st.just({"certificateRefs": [{"name": "cert"}]})),
+    listener("TLS", [443], tls=st.just({"mode": "Passthrough"})),
 )
 
 
 def listeners(most: int) -> st.SearchStrategy[list[dict[str, Any]]]:
     """Listeners by the names `l0`, `l1`..."""
-    return st.lists(LISTENER, min_size=1, max_size=most).map(
-        lambda found: [{**item, "name": f"l{n}"} for n, item in enumerate(found)]
-    )
+
+    def place(item: dict[str, Any]) -> tuple[Any, ...]:
+        return (item["port"], item["protocol"], item.get("hostname"))
+
+    found = st.lists(LISTENER, min_size=1, max_size=most, unique_by=place)
+    return found.map(lambda items: [{**item, "name": f"l{n}"} for n, item in enumerate(items)])
 
 
-VALIDATION = some(
-    validation=st.fixed_dictionaries(
-        {"caCertificateRefs": st.lists(AUTHORITIES, min_size=1, max_size=2)},
-        optional={"mode": st.sampled_from(["AllowValidOnly", "AllowInsecureFallback"])},
-    )
-)
-GATEWAYS = st.fixed_dictionaries(
-    {"gatewayClassName": st.just("any"), "listeners": listeners(4)},
-    optional={
-        "addresses": st.lists(
-            st.sampled_from(
-                [{"value": "127.0.0.2"}, {"value": "127.0.0.3"}, {"value": "192.0.2.1"},
-                 {"type": "IPAddress"}, {"type": "Hostname", "value": "a.example"},
-                 {"value": "::1"}]
-            ),
-            max_size=3,
-        ),
+VALIDATED = st.fixed_dictionaries(
+    {"caCertificateRefs": st.lists(AUTHORITIES, min_size=1, max_size=2)},
+    optional={"mode": st.sampled_from(["AllowValidOnly", "AllowInsecureFallback"])},
+).map(lambda found: {"validation": found})
+VALIDATION: Choices = VALIDATED | st.just({})
+ADDRESSES: Choices = st.sampled_from(
+    [{"value": "127.0.0.2"}, {"value": "127.0.0.3"}, {"value": "192.0.2.1"}, {"value": "::1"},
+     {"type": "IPAddress"}, {"type": "Hostname", "value": "a.example"}]
+)  # fmt: skip
+GATEWAYS: Choices = mapping(
+    {
+        "gatewayClassName": st.just("any"),
+        "listeners": listeners(4),
         "allowedListeners": st.sampled_from(
             [{"namespaces": {"from": where}} for where in ("All", "Same", "None")]
         ),
+    },
+    optional={
+        "addresses": st.lists(ADDRESSES, max_size=2, unique_by=lambda item: item.get("value")),
         "infrastructure": st.sampled_from(
-            [{"labels": {"a": "b"}},
+            [{"labels": {"a": "b"}}, {"annotations": {"a": "b"}},
              {"parametersRef": {"group": "example.com", "kind": "Odd", "name": "a"}}]
         ),
         "tls": some(
@@ -123,7 +141,9 @@ GATEWAYS = st.fixed_dictionaries(
 )  # fmt: skip
 SETS = st.fixed_dictionaries(
     {
-        "parentRef": st.sampled_from([{"name": "gateway-0"}, {"name": "front"}, {"name": "gone"}]),
+        "parentRef": st.sampled_from(
+            [{"name": name} for name in ("gateway-0", "gateway-1", "front")]
+        ),
         "listeners": listeners(3),
     }
 )
@@ -140,7 +160,7 @@ TLS_POLICIES = st.fixed_dictionaries(
                  {"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": "llm"},
                  {"group": "example.com", "kind": "Odd", "name": "a"}]
             ),
-            min_size=1, max_size=2,
+            min_size=1, max_size=2, unique_by=lambda item: item["name"],
         ),
         "validation": st.builds(
             lambda trust, name, more: {**trust, "hostname": name, **more},
@@ -166,7 +186,7 @@ TLS_POLICIES = st.fixed_dictionaries(
 def objects(
     kind: str, name: str, specs: st.SearchStrategy[Any], most: int
 ) -> st.SearchStrategy[list[dict[str, Any]]]:
-    return st.lists(specs, max_size=most).map(
+    return st.lists(specs, min_size=1, max_size=most).map(
         lambda found: [
             named(f"{API}/v1", kind, f"{name}-{n}", {"spec": spec}) for n, spec in enumerate(found)
         ]
