@@ -81,6 +81,17 @@ class Scene:
     inputs: tuple[Any, ...]
     """Everything that it was made from, in a form that can be compared."""
 
+    @property
+    def patch_targets(self) -> frozenset[Ref]:
+        """What an EnvoyPatchPolicy may target: our Gateways, and classes that merge theirs."""
+        merging = (
+            Ref(GatewayClass.KIND.group, GatewayClass.KIND.kind, "", name)
+            for gateway, proxy in self.proxies.of_gateway.items()
+            if proxy.spec.merge_gateways
+            and (name := self.gateway_of[gateway].gateway.spec.gateway_class_name)
+        )
+        return frozenset([*self.gateway_of, *merging])
+
 
 def scene(
     store: Store,

@@ -157,7 +157,7 @@ def translate(
         )
         for resource in group
     )
-    served, outcomes = patched(store, config, made, frozenset(surroundings.gateway_of), refused)
+    served, outcomes = patched(store, config, made, surroundings.patch_targets, refused)
     return Translation(
         snapshot=served,
         before_patches=made,
@@ -352,17 +352,16 @@ def patched(
     store: Store,
     config: configuration.Configuration,
     before: Snapshot,
-    gateways: frozenset[Ref],
+    targets: frozenset[Ref],
     refused: patch_policies.Refused | None = None,
 ) -> tuple[Snapshot, list[patch_policies.PatchOutcome]]:
-    """A snapshot with the patches of all policies that target one of `gateways`, in order."""
+    """A snapshot with the patches of all policies that target one of `targets`, in order."""
     if not config.gateway.extension_apis.enable_envoy_patch_policy:
         return before, []
     resources = {type_url: dict(items) for type_url, items in before.types.items()}
     outcomes = [
         patch_policies.apply_policy(policy, resources, refused)
         for policy in patch_policies.in_order(store.list(EnvoyPatchPolicy))
-        if patch_policies.target_problem(policy) is None
-        and patch_policies.target_of(policy) in gateways
+        if patch_policies.target_of(policy) in targets
     ]
     return Snapshot(resources), outcomes

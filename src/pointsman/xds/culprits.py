@@ -14,7 +14,6 @@ from pointsman.gateway import snapshot
 from pointsman.gateway.patches.patch_policies import PatchId, Refused, in_order, place_of
 from pointsman.gateway.snapshot import EnvoyResource, Key, Snapshot
 from pointsman.gateway.translate import Translation, patched
-from pointsman.resources.base import Ref
 from pointsman.resources.envoy_gateway import EnvoyPatchPolicy
 from pointsman.store import Store
 from pointsman.xds.dry_run import DryRunError, check
@@ -74,9 +73,9 @@ class _Trial:
     async def verdict(self, left_out: Iterable[PatchId]) -> str | None:
         """Envoy's words, or None where it takes the resource."""
         found = self._found
-        gateways: frozenset[Ref] = frozenset(found.scene.gateway_of)
         refused = {**self._known, **dict.fromkeys(left_out, "")}
-        tried, _ = patched(self._store, found.config, found.before_patches, gateways, refused)
+        targets = found.scene.patch_targets
+        tried, _ = patched(self._store, found.config, found.before_patches, targets, refused)
         try:
             await check(around(tried, self._key))
         except DryRunError as error:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from pointsman.gateway.patches.json_patch import PatchError, apply_operation, se
 from pointsman.gateway.snapshot import EnvoyResource, Key, message_class
 from pointsman.resources.base import Ref
 from pointsman.resources.envoy_gateway import EnvoyPatch, EnvoyPatchPolicy, PatchOperation
-from pointsman.resources.gateway_api import Gateway
+from pointsman.resources.gateway_api import Gateway, GatewayClass
 
 Resources = Mapping[str, dict[str, EnvoyResource]]
 """By type URL and name."""
@@ -75,11 +75,15 @@ class PatchOutcome:
         return result
 
 
-def target_problem(policy: EnvoyPatchPolicy) -> str | None:
-    """Why the policy cannot target what it names; None where it can."""
+def target_problem(policy: EnvoyPatchPolicy, targets: Container[Ref] = ()) -> str | None:
+    """Why the policy cannot target what it names; None where it can.
+
+    Beside Gateways that are classes whose Gateways are merged into one Envoy (`mergeGateways`),
+    where they are among the `targets`.
+    """
     target = policy.spec.target_ref
     kind = Gateway.KIND
-    if (target.group, target.kind) == (kind.group, kind.kind):
+    if (target.group, target.kind) == (kind.group, kind.kind) or target_of(policy) in targets:
         return None
     return (
         f"TargetRef.Group:{target.group} TargetRef.Kind:{target.kind}, only "
@@ -88,9 +92,12 @@ def target_problem(policy: EnvoyPatchPolicy) -> str | None:
 
 
 def target_of(policy: EnvoyPatchPolicy) -> Ref:
-    """The Gateway that a policy targets."""
+    """The Gateway that a policy targets, or the class."""
     target = policy.spec.target_ref
-    return Ref(target.group, target.kind, policy.metadata.namespace, target.name)
+    is_class = target.kind == GatewayClass.KIND.kind
+    return Ref(
+        target.group, target.kind, "" if is_class else policy.metadata.namespace, target.name
+    )
 
 
 def in_order(policies: Iterable[EnvoyPatchPolicy]) -> list[EnvoyPatchPolicy]:

@@ -108,9 +108,10 @@ def patch_policy_statuses(
 ) -> dict[Ref, Status]:
     """Every EnvoyPatchPolicy."""
     outcomes = {outcome.policy.ref: outcome for outcome in translation.patches}
+    targets = translation.scene.patch_targets
     result = {}
     for policy in store.list(EnvoyPatchPolicy):
-        problem = patch_policies.target_problem(policy)
+        problem = patch_policies.target_problem(policy, targets)
         target = patch_policies.target_of(policy)
         found: list[Mapping[str, Any]]
         if not translation.config.gateway.extension_apis.enable_envoy_patch_policy:
