@@ -2,7 +2,7 @@
 
 Rule (Envoy Gateway v1.3): the ConfigMap is `envoy-gateway-config` in `envoy-gateway-system`, and
 its key `envoy-gateway.yaml`. Without it, or where it cannot be read, the defaults hold: Backend and
-EnvoyPatchPolicy are off.
+EnvoyPatchPolicy are off. What is set beside the switches and has no effect is told once, in the log.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ NAME = "envoy-gateway-config"
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The switches, and why they could not be read where they could not."""
+    """The switches."""
 
     gateway: EnvoyGatewayConfig
     problem: str | None = None
+    """Why they could not be read, or what of them has no effect."""
 
 
 def read(store: Store) -> Configuration:
@@ -34,6 +35,22 @@ def read(store: Store) -> Configuration:
         return Configuration(defaults)
     config, problems = embedded_config(found)
     if config is not None:
-        return Configuration(config)
+        without_effect = ", ".join(ignored(config))
+        text = f"{found.ref}: fields that have no effect: {without_effect}"
+        return Configuration(config, text if without_effect else None)
     reason = "; ".join(map(str, problems)) or "holds no EnvoyGateway configuration"
     return Configuration(defaults, f"{found.ref}: {reason}; the defaults hold")
+
+
+def ignored(config: EnvoyGatewayConfig) -> list[str]:
+    """The fields that are set and change nothing here."""
+    given = {
+        "admin": config.admin,
+        "extensionManager": config.extension_manager,
+        "logging": config.logging,
+        "provider.custom": config.provider.custom,
+        "provider.kubernetes": config.provider.kubernetes,
+        "rateLimit": config.rate_limit,
+        "telemetry": config.telemetry,
+    }
+    return [name for name, value in given.items() if value]

@@ -251,12 +251,16 @@ class ExtensionAPIs(Lenient):
 
     enable_backend: Flag = False
     enable_envoy_patch_policy: Flag = False
+    disable_lua: Flag = False
+    """Lua is not run at all, so that there is nothing to switch off."""
 
 
 class ProviderConfig(Lenient):
     """Where Envoy Gateway runs; kept for show."""
 
     type: str = "Kubernetes"
+    kubernetes: dict[str, Any] | None = None
+    custom: dict[str, Any] | None = None
 
 
 class EnvoyGatewayConfig(Lenient):
@@ -267,3 +271,8 @@ class EnvoyGatewayConfig(Lenient):
     gateway: GatewayConfig = GatewayConfig()
     provider: ProviderConfig = ProviderConfig()
     extension_apis: ExtensionAPIs = ExtensionAPIs()
+    admin: dict[str, Any] | None = None
+    extension_manager: dict[str, Any] | None = None
+    logging: dict[str, Any] | None = None
+    rate_limit: dict[str, Any] | None = None
+    telemetry: dict[str, Any] | None = None
