@@ -9,18 +9,13 @@ from typing import Any
 
 from pointsman.gateway.conditions import with_times
 from pointsman.gateway.options import Options
-from pointsman.gateway.patches.patch_policies import PatchId
-from pointsman.gateway.snapshot import Key
-from pointsman.gateway.statuses.facts import BIND_ERROR, EnvoyFacts, Memory, Status
+from pointsman.gateway.statuses.facts import EnvoyFacts, Memory, Status
 from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import Translation, translate
 from pointsman.resources.base import Ref
-from pointsman.resources.envoy_gateway import EnvoyPatchPolicy
-from pointsman.resources.gateway_api import Gateway, GatewayClass
 from pointsman.sources.clock import now_text
 from pointsman.store import Store
-from pointsman.xds.binary import EnvoyNotFoundError
-from pointsman.xds.culprits import culprits
+from pointsman.xds.judge import Judge
 from pointsman.xds.server import DiscoveryServer
 
 FOLD_S = 0.01
@@ -42,13 +37,10 @@ class Controller:
         self._memory = Memory()
         self._told: dict[Ref, Status] = {}
         self._facts_changed = False
-        self._refusal = asyncio.Event()
         self._config_problem: str | None = None
         self._translated = -1
         self._rests_until = 0.0
-        self._refused: dict[PatchId, str] = {}
-        self._refused_with: tuple[Any, ...] = ()
-        self._judged: dict[Key, str] = {}
+        self._judge = Judge(store, self._on_verdict)
         self.discovery = DiscoveryServer(self._on_facts)
         self.translation: Translation | None = None
 
@@ -63,7 +55,8 @@ class Controller:
         with self._store.subscribe() as subscription:
             await self._translate()
             reader = asyncio.create_task(subscription.batch())
-            judge = asyncio.create_task(self._judge())
+            judging = self._judge.run(self.discovery, lambda: self.translation)
+            judge = asyncio.create_task(judging)
             try:
                 while True:
                     waker = asyncio.create_task(self._wake.wait())
@@ -89,63 +82,17 @@ class Controller:
     def _on_facts(self, facts: EnvoyFacts) -> None:
         self._facts_changed = True
         self._wake.set()
-        if facts.refused:
-            self._refusal.set()
+        self._judge.hear(facts)
 
-    async def _judge(self) -> None:
-        """Find out which users' patches Envoy's refusals are about, and serve without them."""
-        while True:
-            await self._refusal.wait()
-            self._refusal.clear()
-            for key, message in list(self.discovery.facts.refused.items()):
-                version = self.discovery.version(key)
-                if BIND_ERROR in message or self._judged.get(key) == version:
-                    continue
-                self._judged[key] = version
-                if self.translation is not None and await self._blame(self.translation, key):
-                    self._translated = -1
-                    self._wake.set()
-            current = self.discovery.facts.refused
-            self._judged = {key: item for key, item in self._judged.items() if key in current}
-
-    async def _blame(self, found: Translation, key: Key) -> bool:
-        judged_with = self._refused_with
-        try:
-            bad = await culprits(self._store, found, key, self._refused)
-        except (EnvoyNotFoundError, OSError) as error:
-            log.warning("Nobody can say why Envoy refuses %s: %s", key.name, error)
-            return False
-        except Exception:
-            # What is served is not touched by a fault of ours here.
-            log.exception("The search for what makes Envoy refuse %s failed", key.name)
-            return False
-        if self._refused_with != judged_with:
-            # Policies or Gateways have become others meanwhile: judge anew.
-            self._judged.pop(key, None)
-            self._refusal.set()
-            return False
-        for patch, words in bad.items():
-            log.warning(
-                "jsonPatches[%d] of %s is left out: %s", patch.position, patch.policy, words
-            )
-        self._refused.update(bad)
-        return bool(bad)
-
-    def _still_refused(self) -> dict[PatchId, str]:
-        """What is known of bad patches, for as long as policies and Gateways are what they were."""
-        seen = tuple(
-            self._store.kind_version(kind) for kind in (EnvoyPatchPolicy, Gateway, GatewayClass)
-        )
-        if seen != self._refused_with:
-            self._refused_with = seen
-            self._refused.clear()
-        return self._refused
+    def _on_verdict(self) -> None:
+        self._translated = -1
+        self._wake.set()
 
     async def _translate(self) -> None:
         self._translated = self._store.revision
         self._rests_until = asyncio.get_running_loop().time() + FOLD_S
         try:
-            found = translate(self._store, self._options, self.translation, self._still_refused())
+            found = translate(self._store, self._options, self.translation, self._judge.refused())
         except Exception:
             # A fault of ours must not take down what works: Envoy keeps what it has.
             log.exception("The objects could not be translated; what was served stays")
