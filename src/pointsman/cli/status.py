@@ -126,7 +126,13 @@ def acknowledged(xds: Iterable[Row]) -> dict[str, str]:
 
 
 _GOOD_WHEN_FALSE = frozenset(
-    {"Conflicted", "Overridden", "PartiallyInvalid", "OverlappingTLSConfig"}
+    {
+        "Conflicted",
+        "InsecureFrontendValidationMode",
+        "OverlappingTLSConfig",
+        "Overridden",
+        "PartiallyInvalid",
+    }
 )
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pointsman.gateway import conditions, names
 from pointsman.gateway.backends.members import Members, is_address
-from pointsman.gateway.backends.upstream_tls import TLSPolicies, UpstreamTLS
+from pointsman.gateway.backends.upstream_tls import TLSPolicies, UpstreamTLS, tls_policies
 from pointsman.gateway.options import Options
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.core import ConfigMap, Pod, Secret, Service, ServicePort, pod_address
@@ -125,7 +125,9 @@ class Resolver:
         self.found: dict[_Question, Resolution] = {}
         """Every answer so far."""
         self.members: Members = Members(store, before.members if before is not None else None)
-        self.tls_policies: TLSPolicies = TLSPolicies(store, options.authorities_path)
+        self.tls_policies: TLSPolicies = tls_policies(
+            store, options.authorities_path, before.tls_policies if before is not None else None
+        )
 
     def following(self, config: EnvoyGatewayConfig, options: Options) -> Resolver:
         """The resolver of the store as it is now: this one, where nothing has changed for it."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 
 from pointsman.gateway import names
 from pointsman.gateway.backends.authorities import KEY, KINDS, bundle
 from pointsman.gateway.messages import ADS, packed
-from pointsman.resources.base import Ref
-from pointsman.resources.core import Service
+from pointsman.resources.base import Ref, Resource
+from pointsman.resources.core import ConfigMap, Secret, Service
 from pointsman.resources.envoy_gateway import Backend
 from pointsman.resources.gateway_api import (
     BackendTLSPolicy,
@@ -30,10 +31,10 @@ from pointsman.store import Store
 
 SYSTEM = "System"
 
-TARGET_KINDS = frozenset(
-    (cls.KIND.group, cls.KIND.kind)
-    for cls in (Service, Backend, InferencePool, InferencePoolV1Alpha2)
-)
+TARGETS: tuple[type[Resource], ...] = (Service, Backend, InferencePool, InferencePoolV1Alpha2)
+TARGET_KINDS = frozenset((cls.KIND.group, cls.KIND.kind) for cls in TARGETS)
+INPUTS: tuple[type[Resource], ...] = (BackendTLSPolicy, ConfigMap, Secret, *TARGETS)
+"""The kinds that decide what a policy means."""
 NO_AUTHORITY = "NoValidCACertificate"
 INVALID = "Invalid"
 
@@ -83,6 +84,8 @@ class TLSPolicies:
     def __init__(self, store: Store, authorities_path: str) -> None:
         """`authorities_path` is the file with the well-known authorities, "" where none is."""
         self._authorities_path = authorities_path
+        self.inputs = _inputs(store, authorities_path)
+        """All that they are judged by, in a form that can be compared."""
         self.items: dict[Ref, TLSPolicy] = {}
         self._of_section: dict[Section, UpstreamTLS] = {}
         for policy in sorted(store.list(BackendTLSPolicy), key=lambda item: item.age_key):
@@ -113,6 +116,20 @@ class TLSPolicies:
             reason, message = unresolved
             refusal = (reason if reason == INVALID else NO_AUTHORITY, message)
         return TLSPolicy(policy, tls, free, refusal, unresolved)
+
+
+def tls_policies(store: Store, authorities_path: str, before: TLSPolicies | None) -> TLSPolicies:
+    """The policies as they are now: `before`, where nothing has changed for them.
+
+    Pods come and go often; certificates are not read anew for that.
+    """
+    if before is not None and before.inputs == _inputs(store, authorities_path):
+        return before
+    return TLSPolicies(store, authorities_path)
+
+
+def _inputs(store: Store, authorities_path: str) -> tuple[Any, ...]:
+    return (authorities_path, *(store.kind_version(kind) for kind in INPUTS))
 
 
 def transport_socket(
