@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from pointsman.gateway.options import Options
+from pointsman.gateway.snapshot import Key
 from pointsman.gateway.statuses.facts import EnvoyFacts
 from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import translate
@@ -39,13 +41,15 @@ def loaded(text: str) -> Store:
 
 
 class Judgement:
-    """The statuses of all objects of a manifest, where Envoy took everything."""
+    """The statuses of all objects of a manifest, where Envoy took everything but `refused`."""
 
-    def __init__(self, text: str, options: Options = OPTIONS) -> None:
+    def __init__(
+        self, text: str, options: Options = OPTIONS, refused: Mapping[Key, str] | None = None
+    ) -> None:
         self.store = loaded(text)
         self.translation = translate(self.store, options)
         listeners = frozenset(item.port_name for item in self.translation.listeners)
-        facts = EnvoyFacts(connected=1, listeners=listeners)
+        facts = EnvoyFacts(connected=1, listeners=listeners, refused=refused or {})
         found = statuses(self.store, self.translation, facts, options)
         self.statuses = {str(ref): status for ref, status in found.items()}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pointsman.gateway import snapshot
+from pointsman.gateway.snapshot import Key
 from tests.conformance.judgement import (
     AUTHORITY,
     CERTIFICATE,
@@ -264,6 +266,34 @@ def test_a_gateway_gets_the_addresses_that_it_asks_for_where_they_can_be_had(
     assert conditions["Programmed"][1] == programmed
     listed = [item["value"] for item in found.statuses[FRONT].get("addresses", [])]
     assert listed == told
+
+
+@pytest.mark.parametrize(
+    ("words", "accepted", "programmed"),
+    [
+        (
+            "cannot bind '127.0.0.7:80': Cannot assign requested address",
+            ("True", "Accepted"),
+            ("False", "AddressNotUsable"),
+        ),
+        (
+            "cannot bind '127.0.0.7:80': Address already in use",
+            ("False", "PortUnavailable"),
+            ("False", "Invalid"),
+        ),
+        ("Proto constraint validation failed", ("True", "Accepted"), ("False", "Invalid")),
+    ],
+)
+def test_what_envoy_refuses_is_told_on_the_listener(
+    words: str, accepted: tuple[str, str], programmed: tuple[str, str]
+) -> None:
+    refused = {Key(snapshot.LISTENER, "default/front/http"): words}
+    other = gateway("[{name: other, port: 81, protocol: HTTP}]", name="other")
+    found = Judgement(CLASS + gateway(f"[{HTTP}]") + other, refused=refused)
+    listener = found.listener(FRONT, "http")
+    assert (listener["Accepted"], listener["Programmed"]) == (accepted, programmed)
+    assert found.of(FRONT)["Programmed"] == programmed
+    assert found.of("Gateway default/other")["Programmed"] == ("True", "Programmed")
 
 
 @pytest.mark.parametrize(
