@@ -2,7 +2,7 @@
 
 Rule (Envoy Gateway v1.3): the ConfigMap is `envoy-gateway-config` in `envoy-gateway-system`, and
 its key `envoy-gateway.yaml`. Without it, or where it cannot be read, the defaults hold: Backend and
-EnvoyPatchPolicy are off. What is set beside the switches and has no effect is told once, in the log.
+EnvoyPatchPolicy are off. What is set beside the switches and has no effect is told once.
 """
 
 from __future__ import annotations
