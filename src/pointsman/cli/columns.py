@@ -159,6 +159,11 @@ def _pool_picker(item: Mapping[str, Any]) -> str:
     return f"{ref['name']}:{port}" if ref.get("name") and port else ref.get("name", NONE)
 
 
+def _accepted_reason(item: Mapping[str, Any]) -> str:
+    read = Template('{.status.ancestors[*].conditions[?(@.type=="Accepted")].reason}')
+    return ",".join(dict.fromkeys(text_of(value) for value in read.values(item)))
+
+
 _GATEWAY = "gateway.networking.k8s.io"
 _POOL = "inference.networking.k8s.io"
 _MODEL = "inference.networking.x-k8s.io"
@@ -210,6 +215,10 @@ _BY_KIND: dict[tuple[str, str], Sequence[Column]] = {
         Column("TARGETS", _path(".spec.targetModels[*].name"), is_wide=True),
     ),
     (_ENVOY, "Backend"): (Column("STATUS", _condition("Accepted", "reason")),),
+    (_ENVOY, "BackendTrafficPolicy"): (Column("STATUS", _accepted_reason),),
+    (_ENVOY, "ClientTrafficPolicy"): (Column("STATUS", _accepted_reason),),
+    (_ENVOY, "EnvoyExtensionPolicy"): (Column("STATUS", _accepted_reason),),
+    (_ENVOY, "EnvoyProxy"): (Column("STATUS", _accepted_reason),),
     (_ENVOY, "EnvoyPatchPolicy"): (
         Column(
             "STATUS",
