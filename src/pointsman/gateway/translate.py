@@ -29,6 +29,7 @@ from pointsman.gateway.options import Options
 from pointsman.gateway.patches import patch_policies
 from pointsman.gateway.policies import extensions
 from pointsman.gateway.proxies import access_logs_of, says_logs
+from pointsman.gateway.refusals import Refused
 from pointsman.gateway.routes.meetings import place_of
 from pointsman.gateway.routes.parts import RoutePart, leads_where_it_led, part_of
 from pointsman.gateway.routes.virtual_hosts import RouteConfigurations, route_configurations
@@ -114,12 +115,12 @@ def translate(
     store: Store,
     options: Options,
     previous: Translation | None = None,
-    refused: patch_policies.Refused | None = None,
+    refused: Refused | None = None,
 ) -> Translation:
     """Translate the objects as they stand.
 
     `previous` is an earlier translation of the same store, `refused` what Envoy is known to refuse
-    of users' patches.
+    of users' patches and routes.
     """
     config = configuration.read(store)
     resolver = (
@@ -130,7 +131,7 @@ def translate(
     policies = _policies(resolver, previous)
     before = previous.scene if previous is not None else None
     surroundings = scene(store, config, options, resolver, policies, before)
-    parts = _parts(store, surroundings, resolver, previous)
+    parts = _parts(store, surroundings, resolver, previous, refused or {})
     pool_map = _served_pools(parts.values(), previous)
     configurations = route_configurations(
         surroundings,
@@ -187,7 +188,11 @@ def _policies(resolver: Resolver, previous: Translation | None) -> extensions.Ex
 
 
 def _parts(
-    store: Store, surroundings: Scene, resolver: Resolver, previous: Translation | None
+    store: Store,
+    surroundings: Scene,
+    resolver: Resolver,
+    previous: Translation | None,
+    refused: Refused,
 ) -> dict[Ref, RoutePart]:
     """The part of every route that names one of our Gateways, older routes first."""
     is_same_scene = previous is not None and previous.scene is surroundings
@@ -199,9 +204,10 @@ def _parts(
         if (
             part is None
             or part.version != version
+            or part.refused != refused.get(ref)
             or not (all_lead_there or leads_where_it_led(part, resolver))
         ):
-            part = part_of(route, version, surroundings, resolver)
+            part = part_of(route, version, surroundings, resolver, refused.get(ref))
         found.append(part)
     found.sort(key=attrgetter("age_key"))
     return {part.ref: part for part in found}
@@ -353,7 +359,7 @@ def patched(
     config: configuration.Configuration,
     before: Snapshot,
     targets: frozenset[Ref],
-    refused: patch_policies.Refused | None = None,
+    refused: Refused | None = None,
 ) -> tuple[Snapshot, list[patch_policies.PatchOutcome]]:
     """A snapshot with the patches of all policies that target one of `targets`, in order."""
     if not config.gateway.extension_apis.enable_envoy_patch_policy:

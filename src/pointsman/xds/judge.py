@@ -1,16 +1,16 @@
-"""Watches what Envoy refuses, finds out whose patch it is, and has it left out."""
+"""Watches what Envoy refuses, finds out whose patch or route it is, and has it left out."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
-from pointsman.gateway.patches.patch_policies import PatchId, Refused
+from pointsman.gateway.refusals import PatchId, Refused
 from pointsman.gateway.snapshot import Key
 from pointsman.gateway.statuses.facts import BIND_ERROR, EnvoyFacts
 from pointsman.gateway.translate import Translation
+from pointsman.resources.base import Ref
 from pointsman.resources.envoy_gateway import EnvoyPatchPolicy
 from pointsman.resources.gateway_api import Gateway, GatewayClass
 from pointsman.store import Store
@@ -22,28 +22,39 @@ log = logging.getLogger(__name__)
 
 
 class Judge:
-    """Knows which users' patches spoil their resource, for as long as these stay what they are."""
+    """Knows which patches and routes Envoy refuses, for as long as they are what they are."""
 
     INPUTS = (EnvoyPatchPolicy, Gateway, GatewayClass)
-    """The kinds with which a verdict stands or falls."""
+    """The kinds with which a verdict on a patch stands or falls; one on a route does with that."""
 
     def __init__(self, store: Store, on_verdict: Callable[[], None]) -> None:
-        """`on_verdict` is called when a patch has been found out."""
+        """`on_verdict` is called when one has been found out."""
         self._store = store
         self._on_verdict = on_verdict
         self._wake = asyncio.Event()
-        self._refused: dict[PatchId, str] = {}
+        self._refused: dict[PatchId | Ref, str] = {}
+        self._versions: dict[Ref, int] = {}
         self._inputs: tuple[int, ...] = ()
         self._judged: dict[Key, str] = {}
 
     def refused(self) -> Refused:
-        """The patches to leave out, with Envoy's words."""
+        """What to leave out, with Envoy's words."""
         inputs = tuple(self._store.kind_version(kind) for kind in self.INPUTS)
-        if inputs != self._inputs:
-            self._inputs = inputs
-            self._refused = {}
+        is_same = inputs == self._inputs
+        self._inputs = inputs
+        stands = {
+            item: words for item, words in self._refused.items() if self._stands(item, is_same)
+        }
+        if len(stands) < len(self._refused) or not is_same:
+            self._refused = stands
+            self._versions = {ref: item for ref, item in self._versions.items() if ref in stands}
             self._judged = {}
         return self._refused
+
+    def _stands(self, item: PatchId | Ref, is_same: bool) -> bool:
+        if isinstance(item, PatchId):
+            return is_same
+        return self._store.version(item) == self._versions[item]
 
     def hear(self, facts: EnvoyFacts) -> None:
         """Take in what Envoy says now."""
@@ -73,14 +84,17 @@ class Judge:
             # Policies or Gateways have become others meanwhile: what they are now may be refused.
             self._wake.set()
             return
-        for patch, words in bad.items():
-            name = f"jsonPatches[{patch.position}] of {patch.policy}"
-            log.warning("%s is left out, for Envoy refuses the result: %s", name, words)
+        for item, words in bad.items():
+            if isinstance(item, PatchId):
+                name = f"jsonPatches[{item.position}] of {item.policy}"
+            else:
+                name, self._versions[item] = str(item), found.parts[item].version
+            log.warning("%s is left out, for Envoy refuses it: %s", name, words)
         if bad:
             self._refused = {**self._refused, **bad}
             self._on_verdict()
 
-    async def _culprits(self, found: Translation, key: Key) -> dict[PatchId, Any]:
+    async def _culprits(self, found: Translation, key: Key) -> dict[PatchId | Ref, str]:
         try:
             return await culprits(self._store, found, key, self._refused)
         except (EnvoyNotFoundError, OSError) as error:

@@ -20,7 +20,7 @@ import difflib
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -28,6 +28,7 @@ from google.protobuf.message import Message
 from pointsman.gateway import conditions
 from pointsman.gateway.patches import typed_json
 from pointsman.gateway.patches.json_patch import PatchError, apply_operation, select
+from pointsman.gateway.refusals import PatchId, Refused
 from pointsman.gateway.snapshot import EnvoyResource, Key, message_class
 from pointsman.resources.base import Ref
 from pointsman.resources.envoy_gateway import EnvoyPatch, EnvoyPatchPolicy, PatchOperation
@@ -36,16 +37,6 @@ from pointsman.resources.gateway_api import Gateway, GatewayClass
 Resources = Mapping[str, dict[str, EnvoyResource]]
 """By type URL and name."""
 
-
-class PatchId(NamedTuple):
-    """One patch: its policy, and its position there."""
-
-    policy: Ref
-    position: int
-
-
-Refused = Mapping[PatchId, str]
-"""Patches whose result Envoy refuses, with its words."""
 
 NEEDS_VALUE = ("add", "replace", "test")
 NEEDS_FROM = ("move", "copy")

@@ -84,10 +84,14 @@ class RoutePart:
 
     listeners: tuple[str, ...] = ()
     """The names of the listeners that count it as theirs."""
+    refused: str | None = None
+    """What Envoy has to say of it, where it is left out for that."""
 
 
-def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> RoutePart:
-    """The part of a route as it is now."""
+def part_of(
+    route: Route, version: int, scene: Scene, resolver: Resolver, refused: str | None = None
+) -> RoutePart:
+    """The part of a route as it is now; `refused` is what Envoy is known to say of it."""
     parents = tuple(
         attachment.attach(route, scene.parent_of, scene.listeners_of, scene.namespace_labels)
     )
@@ -100,6 +104,8 @@ def part_of(route: Route, version: int, scene: Scene, resolver: Resolver) -> Rou
     # A route that asks for what is not served is not served by half.
     if any(rule.unsupported for rule in followed):
         return RoutePart(*known)
+    if refused is not None:
+        return RoutePart(*known, refused=refused)
     listeners = tuple(dict.fromkeys(name for parent in parents for name in parent.listeners))
     if not attachments:
         return RoutePart(*known, listeners=listeners)

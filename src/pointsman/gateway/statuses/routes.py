@@ -7,7 +7,9 @@ from functools import partial
 from typing import Any
 
 from pointsman.gateway import conditions
+from pointsman.gateway.backends.references import Picker
 from pointsman.gateway.listeners import attachment
+from pointsman.gateway.routes import trust
 from pointsman.gateway.routes.parts import RoutePart
 from pointsman.gateway.statuses.facts import Memory, Refusals, Status
 from pointsman.gateway.translate import Translation
@@ -58,6 +60,9 @@ def _conditions(
     elif unsupported:
         message = f"Not supported: {'; '.join(unsupported)}"
         accepted = conditions.not_accepted(route, "UnsupportedValue", message)
+    elif part.refused is not None:
+        message = f"Envoy refuses it: {part.refused}"
+        accepted = conditions.not_accepted(route, "UnsupportedValue", message)
     elif not item.attachments:
         accepted = conditions.accepted(route, conditions.ROUTE_NO_LISTENERS)
     else:
@@ -67,4 +72,15 @@ def _conditions(
         resolved = conditions.refs_unresolved(route, problems[0].reason, message)
     else:
         resolved = conditions.refs_resolved(route, conditions.ROUTE_REFS_RESOLVED)
-    return [accepted, resolved, *refusals.conditions(route)]
+    return [accepted, resolved, *_warnings(part), *refusals.conditions(route)]
+
+
+def _warnings(part: RoutePart) -> Iterator[Mapping[str, Any]]:
+    pickers = [item.picker for rule in part.rules for item in rule.pools]
+    has_own = any(isinstance(picker, Picker) and picker.is_own for picker in pickers)
+    found = list(trust.problems(part.route, has_own_picker=has_own))
+    if found:
+        message = "; ".join(found)
+        yield conditions.condition(
+            part.route, "Warning", conditions.TRUE, "UnsupportedValue", message
+        )
