@@ -1,7 +1,8 @@
 """Model servers that say what reached them: over HTTP/1.1 or HTTP/2 without TLS, in one thread.
 
 An answer tells the address that was asked and the path and headers that came. A request for a path
-with `held` gets the beginning of a stream at once and its end when `release` is called.
+with `held` gets the beginning of a stream at once and its end when `release` is called; one for a
+path that ends in `/large/N` gets so many bytes of JSON more.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pointsman.wire.headers import literal
 from pointsman.wire.http2 import Connection, DataReceived, RequestEnded, RequestStarted
 
 HELD = "held"
+LARGE = "/large/"
 
 
 class EchoServers:
@@ -32,7 +34,6 @@ class EchoServers:
         self.open = 0
         """Streams that are held now."""
         self._released = asyncio.Event()
-        self._answer = b'{"usage": {"prompt_tokens": 5, "completion_tokens": 2}}'
         self._runners: dict[str, web.AppRunner] = {}
 
     def release(self) -> None:
@@ -65,7 +66,10 @@ class EchoServers:
             body = await request.read()
             if HELD in request.path:
                 return await self._hold(request)
-            return web.json_response(_told(address, request, len(body)))
+            told = _told(address, request, len(body))
+            if LARGE in request.path:
+                told["filling"] = "x" * int(request.path.partition(LARGE)[2])
+            return web.json_response(told)
 
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", handle)

@@ -193,6 +193,15 @@ def test_the_pickers_own_errors_pass_untouched(field: Field, name: str) -> None:
         assert (answer.status, answer.body) == (429, REFUSAL)
 
 
+@pytest.mark.parametrize("megabytes", [1, 60])
+def test_an_answer_may_be_larger_than_what_the_gateway_buffers(
+    field: Field, megabytes: int
+) -> None:
+    answer = field.ask(f"own/large/{megabytes}000000", {"model": "m"})
+    assert answer.status == 200
+    assert len(answer.json["filling"]) == megabytes * 1_000_000
+
+
 def fails_as_it_should(field: Field, name: str) -> bool:
     """Nobody picks: a pool that fails open answers, one that fails closed says why not."""
     answers = [field.ask(name, body) for body in BODIES]

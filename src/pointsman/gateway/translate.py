@@ -20,7 +20,7 @@ from operator import attrgetter
 from pointsman.gateway import configuration, names
 from pointsman.gateway.backends import pools
 from pointsman.gateway.backends.references import Destination, Picker, Resolver, Unresolved
-from pointsman.gateway.listeners import attachment, envoy_listeners, tls, token_usage
+from pointsman.gateway.listeners import attachment, envoy_listeners, tls
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.classes import ServedGateway
 from pointsman.gateway.listeners.envoy_listeners import Chain, HttpFilter
@@ -296,6 +296,7 @@ def _ports(
             client,
             access_logs_of(spec, options.access_logs),
             proxy.ref if proxy is not None and says_logs(proxy.spec) else None,
+            need.leads_to_pool,
         )
         chains.setdefault(sharing[0].port_name, []).append(chain)
     is_same_scene = previous is not None and previous.scene is surroundings
@@ -328,8 +329,6 @@ class _Needs:
         yield from self.processors.values()
         if self.asks_picker:
             yield (names.POOL_FILTER, pools.pool_filter())
-        if self.leads_to_pool:
-            yield from token_usage.listener_filters().items()
 
 
 def _needs(

@@ -23,7 +23,13 @@ from google.protobuf.message import Message
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends.references import Unresolved
-from pointsman.gateway.listeners import access_logs, client_settings, local_replies, tls
+from pointsman.gateway.listeners import (
+    access_logs,
+    client_settings,
+    local_replies,
+    tls,
+    token_usage,
+)
 from pointsman.gateway.listeners.access_logs import AccessLog
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.client_trust import ClientTrust
@@ -62,6 +68,8 @@ class Chain:
     """Where it is written down what became of each request."""
     proxy: Ref | None = None
     """The EnvoyProxy that says so, where one does."""
+    leads_to_pool: bool = False
+    """A route of it does."""
 
     @property
     def name(self) -> str:
@@ -77,9 +85,8 @@ class Chain:
     @property
     def serves_models(self) -> bool:
         """Model servers are behind it, or what a policy puts before them."""
-        return any(
-            isinstance(item, ext_proc_pb2.ExternalProcessor) or name == names.JSON_USAGE_FILTER
-            for name, item in self.filters
+        return self.leads_to_pool or any(
+            isinstance(item, ext_proc_pb2.ExternalProcessor) for _, item in self.filters
         )
 
 
@@ -96,13 +103,14 @@ def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) ->
         access_log=[access_logs.connection_log(log) for log in chains[0].access_logs],
     )
     client_settings.write_socket(chains[0].client_spec, message)
+    buffer = message.per_connection_buffer_limit_bytes.value
     if first.protocol == tls.HTTPS:
         inspector = tls_inspector_pb2.TlsInspector()
         message.listener_filters.add(name=tls.INSPECTOR, typed_config=packed(inspector))
         for chain in chains:
-            message.filter_chains.add().CopyFrom(_tls_chain(chain))
+            message.filter_chains.add().CopyFrom(_tls_chain(chain, buffer))
     else:
-        message.default_filter_chain.CopyFrom(_chain(chains[0]))
+        message.default_filter_chain.CopyFrom(_chain(chains[0], buffer))
     policies = [chain.client.policy for chain in chains if chain.client is not None]
     policies += [chain.proxy for chain in chains if chain.proxy is not None]
     gateways = [item.gateway.ref for chain in chains for item in chain.bound]
@@ -111,8 +119,8 @@ def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) ->
     return EnvoyResource.of(Key(snapshot.LISTENER, port_name), message, tuple(origins))
 
 
-def _chain(chain: Chain) -> components_pb2.FilterChain:
-    manager = connection_manager(chain)
+def _chain(chain: Chain, buffer_limit_bytes: int) -> components_pb2.FilterChain:
+    manager = connection_manager(chain, buffer_limit_bytes)
     return components_pb2.FilterChain(
         name=chain.name,
         filters=[
@@ -122,9 +130,9 @@ def _chain(chain: Chain) -> components_pb2.FilterChain:
     )
 
 
-def _tls_chain(chain: Chain) -> components_pb2.FilterChain:
+def _tls_chain(chain: Chain, buffer_limit_bytes: int) -> components_pb2.FilterChain:
     listener = chain.bound[0]
-    result = _chain(chain)
+    result = _chain(chain, buffer_limit_bytes)
     if listener.spec.hostname is not None:
         result.filter_chain_match.server_names.append(listener.spec.hostname)
     if not isinstance(listener.certificates, Unresolved):
@@ -139,9 +147,10 @@ def _tls_chain(chain: Chain) -> components_pb2.FilterChain:
     return result
 
 
-def connection_manager(chain: Chain) -> hcm_pb2.HttpConnectionManager:
+def connection_manager(chain: Chain, buffer_limit_bytes: int) -> hcm_pb2.HttpConnectionManager:
     """What speaks HTTP on a connection."""
     spec = chain.bound[0].spec
+    readers = token_usage.listener_filters(buffer_limit_bytes) if chain.leads_to_pool else {}
     client = chain.client_spec
     headers_of_envoy = client.headers is not None and client.headers.enable_envoy_headers
     manager = hcm_pb2.HttpConnectionManager(
@@ -151,7 +160,7 @@ def connection_manager(chain: Chain) -> hcm_pb2.HttpConnectionManager:
             *client_settings.http_filters(client),
             *(
                 {"name": name, "typed_config": packed(config), "disabled": True}
-                for name, config in chain.filters
+                for name, config in (*chain.filters, *readers.items())
             ),
             {
                 "name": names.ROUTER,

@@ -5,8 +5,10 @@ Anthropic's as `usage.input_tokens` and `usage.output_tokens`; in a stream the R
 under `response`, and Anthropic begins with it under `message`. The last word of a stream counts. A
 stream whose client did not ask for usage tells none, and nothing is written then.
 
-Both filters stand last before the router and are off until a route to a pool switches them on. An
-answer in JSON is held until it is complete, which is when model servers send it anyway.
+Both filters stand last before the router and are off until a route to a pool switches them on. To
+read an answer in JSON Envoy holds it until it is complete, which is when model servers send it
+anyway; one that would not fit the listener's buffer would cost the client a 500, so only answers
+that say that they are small enough are read.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2 as route_pb2
+from envoy.extensions.common.matching.v3 import extension_matcher_pb2
+from envoy.extensions.filters.common.matcher.action.v3 import skip_action_pb2
+from envoy.type.matcher.v3 import http_inputs_pb2
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from xds.type.v3 import typed_struct_pb2
@@ -25,6 +30,9 @@ from pointsman.inference import headers
 
 MAX_EVENT_BYTES = 256 * 1024
 """Larger events of a stream are passed on unread: log probabilities can be long, usage is not."""
+
+MAX_DIGITS = 7
+"""Of the content-length of an answer in JSON that is read: up to ten megabytes."""
 
 JSON_TYPES = r"(?i)application/json\s*(;.*)?"
 
@@ -50,8 +58,8 @@ _IN_STREAMS = (
 )
 
 
-def listener_filters() -> dict[str, Message]:
-    """The filters of a listener with routes to pools, by name.
+def listener_filters(buffer_limit_bytes: int) -> dict[str, Message]:
+    """The filters of a listener with routes to pools, by name, and with that buffer limit.
 
     They travel as TypedStructs: the Python types lack one of them and parts of the other.
     """
@@ -64,7 +72,9 @@ def listener_filters() -> dict[str, Message]:
     }
     sse_rules = {"content_parser": parser, "max_event_size": MAX_EVENT_BYTES}
     return {
-        names.JSON_USAGE_FILTER: _typed(_JSON_TYPE, {"response_rules": json_rules}),
+        names.JSON_USAGE_FILTER: _unless_large(
+            _typed(_JSON_TYPE, {"response_rules": json_rules}), buffer_limit_bytes
+        ),
         names.SSE_USAGE_FILTER: _typed(_SSE_TYPE, {"response_rules": sse_rules}),
     }
 
@@ -90,6 +100,26 @@ def _rule(*path: str) -> dict[str, Any]:
             "type": "NUMBER",
         },
     }
+
+
+def _unless_large(reader: Message, buffer_limit_bytes: int) -> Message:
+    """The filter for answers whose length is told and has fewer digits than the limit."""
+    digits = min(MAX_DIGITS, len(str(buffer_limit_bytes)) - 1)
+    length = http_inputs_pb2.HttpResponseHeaderMatchInput(header_name="content-length")
+    is_small = {
+        "input": {"name": "content-length", "typed_config": packed(length)},
+        "value_match": {"safe_regex": {"google_re2": {}, "regex": f"[0-9]{{1,{digits}}}"}},
+    }
+    skip = {"name": "skip", "typed_config": packed(skip_action_pb2.SkipFilter())}
+    otherwise = {
+        "predicate": {"not_matcher": {"single_predicate": is_small}},
+        "on_match": {"action": skip},
+    }
+    result: Message = extension_matcher_pb2.ExtensionWithMatcher(
+        extension_config={"name": "json_to_metadata", "typed_config": packed(reader)},
+        xds_matcher={"matcher_list": {"matchers": [otherwise]}},
+    )
+    return result
 
 
 def _typed(type_url: str, value: dict[str, Any]) -> Message:
