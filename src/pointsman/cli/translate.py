@@ -20,6 +20,7 @@ from pointsman.resources.problems import Problem
 from pointsman.sources.files import FileSource
 from pointsman.store import Store
 from pointsman.xds.binary import EnvoyNotFoundError
+from pointsman.xds.culprits import all_culprits
 from pointsman.xds.dry_run import DryRunError, check
 
 TYPES = {
@@ -68,7 +69,7 @@ def translate_command(
     click.echo(json.dumps(value, indent=2) if output == "json" else as_yaml(value).rstrip())
     for problem in problems:
         click.echo(str(problem), err=True)
-    is_refused = is_checked and not _check(resources)
+    is_refused = is_checked and not _check(found, resources)
     if is_refused or any(problem.is_error for problem in problems):
         context.exit(1)
 
@@ -110,11 +111,18 @@ def shown(resources: Snapshot, kinds: tuple[str, ...]) -> dict[str, list[Any]]:
     return found
 
 
-def _check(resources: Snapshot) -> bool:
+def _check(found: Translation, resources: Snapshot) -> bool:
     try:
         asyncio.run(check(resources))
-    except (DryRunError, EnvoyNotFoundError) as error:
-        click.echo(f"Envoy refuses it: {error}", err=True)
+    except DryRunError as error:
+        blamed = asyncio.run(all_culprits(found.resolver.store, found))
+        for item, words in blamed.items():
+            click.echo(f"{item}: Envoy refuses it: {words}", err=True)
+        if not blamed:
+            click.echo(f"Envoy refuses it: {error}", err=True)
+        return False
+    except EnvoyNotFoundError as error:
+        click.echo(str(error), err=True)
         return False
     click.echo("Envoy takes it", err=True)
     return True

@@ -14,6 +14,10 @@ class PatchId(NamedTuple):
     policy: Ref
     position: int
 
+    def __str__(self) -> str:
+        """Its policy and its place there, as people find it."""
+        return f"{self.policy}: spec.jsonPatches[{self.position}]"
+
 
 Refused = Mapping[PatchId | Ref, str]
 """Patches whose result Envoy refuses, and routes, with its words."""

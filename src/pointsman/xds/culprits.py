@@ -71,6 +71,24 @@ async def culprits(
     return await _guilty(routes, without_routes)
 
 
+async def all_culprits(store: Store, found: Translation) -> dict[Suspect, str]:
+    """What is to blame for Envoy's refusal of a whole translation.
+
+    Raises:
+        EnvoyNotFoundError: there is no Envoy to ask.
+    """
+    patched_keys = (
+        place_of(patch)
+        for policy in in_order(store.list(EnvoyPatchPolicy))
+        for patch in policy.spec.json_patches
+    )
+    routes = (item.key for item in found.snapshot.of_type(snapshot.ROUTE_CONFIGURATION))
+    bad: dict[Suspect, str] = {}
+    for key in dict.fromkeys((*patched_keys, *routes)):
+        bad.update(await culprits(store, found, key, bad))
+    return bad
+
+
 async def _guilty(
     suspects: Sequence[Suspect], verdict: Callable[[Collection[Suspect]], Awaitable[str | None]]
 ) -> dict[Suspect, str]:

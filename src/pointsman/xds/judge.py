@@ -85,11 +85,9 @@ class Judge:
             self._wake.set()
             return
         for item, words in bad.items():
-            if isinstance(item, PatchId):
-                name = f"jsonPatches[{item.position}] of {item.policy}"
-            else:
-                name, self._versions[item] = str(item), found.parts[item].version
-            log.warning("%s is left out, for Envoy refuses it: %s", name, words)
+            if isinstance(item, Ref):
+                self._versions[item] = found.parts[item].version
+            log.warning("%s is left out, for Envoy refuses it: %s", item, words)
         if bad:
             self._refused = {**self._refused, **bad}
             self._on_verdict()
