@@ -80,9 +80,13 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def serving(name: str) -> Iterator[Server]:
+def serving(name: str, context: ssl.SSLContext | None = None) -> Iterator[Server]:
     server = Server(name)
     listening = ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
+    if context is not None:
+        listening.socket = context.wrap_socket(
+            listening.socket, server_side=True, do_handshake_on_connect=False
+        )
     server.port = listening.server_port
     thread = threading.Thread(target=listening.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -127,6 +131,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     authority = Authority("clients and servers")
     with ExitStack() as stack:
         servers = {name: stack.enter_context(serving(name)) for name in "abc"}
+        private = authority.server_context("private.example.com")
+        servers["tls"] = stack.enter_context(serving("tls", private))
         ports = {name: server.port for name, server in servers.items()}
         ports["nobody"] = free_port()
         text = Path(__file__).with_name("policies.yaml").read_text()
@@ -260,6 +266,22 @@ def test_a_listener_takes_no_more_connections_than_its_limit(site: Site) -> None
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as second:
             assert not answers(second)
         assert answers(first)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/tls/known", 200), ("/tls/anybody", 200), ("/tls/misnamed", 503), ("/tls/nobody", 503)],
+)
+def test_a_backend_that_declares_tls_is_spoken_to_as_it_says(
+    site: Site, path: str, status: int
+) -> None:
+    assert site.get(path).status == status
+
+
+def test_a_backend_whose_authority_is_missing_says_so(site: Site) -> None:
+    (accepted,) = site.instance.object("backend", "tls-nobody")["status"]["conditions"]
+    assert (accepted["status"], accepted["reason"]) == ("False", "Invalid")
+    assert "ConfigMap default/absent" in accepted["message"]
 
 
 def test_a_client_without_a_certificate_of_the_authority_is_turned_away(site: Site) -> None:

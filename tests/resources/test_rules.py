@@ -385,6 +385,14 @@ def changed(value: Any, path: Iterable[str | int], new: Any) -> Any:
             "endpoints",
             "must not mix",
         ),
+        ("Backend", ["tls"], {}, "tls", "needs caCertificateRefs"),
+        (
+            "Backend",
+            ["tls"],
+            {"wellKnownCACertificates": "System", "insecureSkipVerify": True},
+            "tls.insecureSkipVerify",
+            "beside authorities",
+        ),
         (
             "EnvoyExtensionPolicy",
             ["targetRef", "group"],

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from pointsman.resources.backend_settings import BackendSettings
+from pointsman.resources.backend_tls import LocalObjectRef
 from pointsman.resources.base import Kind, Lenient, Model, Resource
 from pointsman.resources.fields import (
     DNS_NAME,
@@ -20,6 +21,7 @@ from pointsman.resources.fields import (
     NamespaceName,
     ObjectName,
     Port,
+    PreciseHostname,
 )
 from pointsman.resources.filter_code import Lua, Wasm
 from pointsman.resources.policy_targets import PolicyTargets
@@ -81,6 +83,34 @@ class BackendEndpoint(Model):
             yield (), "must have exactly one of fqdn, ip and unix"
 
 
+class BackendTLS(Model):
+    """TLS to a Backend's servers; a BackendTLSPolicy for it goes before all of this."""
+
+    ca_certificate_refs: tuple[LocalObjectRef, ...] = Field(default=(), max_length=8)
+    well_known_ca_certificates: Literal["System"] | None = Field(
+        default=None, alias="wellKnownCACertificates"
+    )
+    insecure_skip_verify: Flag = False
+    sni: PreciseHostname | None = None
+    client_certificate_ref: dict[str, Any] | None = None
+    min_version: str | None = None
+    max_version: str | None = None
+    ciphers: tuple[str, ...] = ()
+    ecdh_curves: tuple[str, ...] = ()
+    signature_algorithms: tuple[str, ...] = ()
+    alpn_protocols: tuple[str, ...] | None = None
+
+    def _broken(self) -> Iterator[Broken]:
+        if self.ca_certificate_refs and self.well_known_ca_certificates is not None:
+            yield ("wellKnownCACertificates",), "must not stand beside caCertificateRefs"
+        believed = bool(self.ca_certificate_refs) or self.well_known_ca_certificates is not None
+        if self.insecure_skip_verify and believed:
+            yield ("insecureSkipVerify",), "must not stand beside authorities"
+        if not self.insecure_skip_verify and not believed:
+            message = "needs caCertificateRefs, wellKnownCACertificates or insecureSkipVerify"
+            yield (), message
+
+
 class BackendSpec(Model):
     """Servers outside of the cluster, and how they are spoken to."""
 
@@ -92,6 +122,7 @@ class BackendSpec(Model):
         ...,
     ] = ()
     fallback: Flag | None = None
+    tls: BackendTLS | None = None
 
     def _broken(self) -> Iterator[Broken]:
         named = [item.fqdn is not None for item in self.endpoints]

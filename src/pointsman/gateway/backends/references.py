@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pointsman.gateway import conditions, names
+from pointsman.gateway.backends.declared_tls import declared_tls
 from pointsman.gateway.backends.members import Members, is_address
 from pointsman.gateway.backends.upstream_tls import TLSPolicies, UpstreamTLS, tls_policies
 from pointsman.gateway.options import Options
@@ -104,7 +105,7 @@ class Resolver:
     """The kinds that decide what a reference leads to."""
 
     AUTHORITIES: ClassVar[tuple[type[Resource], ...]] = (ConfigMap, Secret)
-    """These too, where there are BackendTLSPolicies."""
+    """These too, where there are BackendTLSPolicies, or Backends that declare TLS."""
 
     CAPACITY = 100_000
     """References that are kept; the next resolver keeps only those that somebody still follows."""
@@ -139,7 +140,9 @@ class Resolver:
         return self if is_same else Resolver(self.store, config, options, self)
 
     def _versions(self) -> tuple[int, ...]:
-        trusts = bool(self.store.list(BackendTLSPolicy))
+        trusts = bool(self.store.list(BackendTLSPolicy)) or any(
+            item.spec.tls is not None for item in self.store.list(Backend)
+        )
         kinds = (*self.INPUTS, *self.AUTHORITIES) if trusts else self.INPUTS
         return tuple(self.store.kind_version(kind) for kind in kinds)
 
@@ -245,7 +248,8 @@ class Resolver:
             is_http2=is_h2c,
             is_fallback=bool(backend.spec.fallback),
         )
-        return self._secured(found)
+        declared, _ = declared_tls(self.store, backend, self.options.authorities_path)
+        return self._secured(found, declared=declared)
 
     def _pool(self, ref: Ref) -> Resolution:
         pool = find_pool(self.store, ref)
@@ -264,9 +268,15 @@ class Resolver:
             )
         )
 
-    def _secured(self, found: Destination, section: str | None = None) -> Destination:
-        """The same with what a BackendTLSPolicy says of it, or of that port of it."""
-        tls = self.tls_policies.of(found.ref, section)
+    def _secured(
+        self,
+        found: Destination,
+        section: str | None = None,
+        *,
+        declared: UpstreamTLS | None = None,
+    ) -> Destination:
+        """The same with what a BackendTLSPolicy says of it, or of that port of it, or it itself."""
+        tls = self.tls_policies.of(found.ref, section) or declared
         if tls is None:
             return found
         # Whom nobody can vouch for is not spoken to: no address is left, and clients get a 503.

@@ -55,6 +55,8 @@ class UpstreamTLS:
     """The file with the well-known authorities, where these are believed."""
     alt_names: tuple[tuple[str, str], ...] = ()
     """Type and value of the names of which the certificate must have one instead."""
+    trusts_anybody: bool = False
+    """Whatever certificate is shown is taken."""
     is_broken: bool = False
     """Nobody can be believed, so the backend is not spoken to."""
 
@@ -142,17 +144,19 @@ def transport_socket(
     trusted: dict[str, object] = (
         {"inline_bytes": tls.authorities} if tls.authorities else {"filename": tls.authorities_path}
     )
-    alt_names = tls.alt_names or (("DNS", tls.hostname),)
+    named = (("DNS", tls.hostname),) if tls.hostname else ()
+    validation = {
+        "trusted_ca": trusted,
+        "match_typed_subject_alt_names": [
+            {"san_type": kind, "matcher": {"exact": value}}
+            for kind, value in tls.alt_names or named
+        ],
+    }
     context = tls_pb2.UpstreamTlsContext(
         sni=tls.hostname,
         common_tls_context={
             "alpn_protocols": ["h2" if is_http2 else "http/1.1"],
-            "validation_context": {
-                "trusted_ca": trusted,
-                "match_typed_subject_alt_names": [
-                    {"san_type": kind, "matcher": {"exact": value}} for kind, value in alt_names
-                ],
-            },
+            "validation_context": None if tls.trusts_anybody else validation,
         },
     )
     if certificate is not None:

@@ -6,14 +6,11 @@ fills in. An object that Pointsman does not serve gets no status from it.
 
 from __future__ import annotations
 
-from pointsman.gateway import conditions
-from pointsman.gateway.backends.references import backend_problem
 from pointsman.gateway.options import Options
-from pointsman.gateway.statuses import backend_tls, gateways, policies, pools, routes
+from pointsman.gateway.statuses import backend_tls, backends, gateways, policies, pools, routes
 from pointsman.gateway.statuses.facts import EnvoyFacts, Memory, Refusals, Status
 from pointsman.gateway.translate import Translation
 from pointsman.resources.base import Ref
-from pointsman.resources.envoy_gateway import Backend
 from pointsman.store import Store
 
 
@@ -41,14 +38,7 @@ def statuses(
         result[served.gateway.ref] = status
     result.update(gateways.set_statuses(store, translation, facts, options, attached))
     result.update(routes.route_statuses(translation, refusals, memory))
-    for backend in store.list(Backend):
-        problem = backend_problem(backend, translation.config.gateway, options)
-        found = (
-            conditions.accepted(backend, conditions.BACKEND_ACCEPTED)
-            if problem is None
-            else conditions.not_accepted(backend, "Invalid", problem)
-        )
-        result[backend.ref] = {"conditions": [found]}
+    result.update(backends.backend_statuses(store, translation, options))
     result.update(policies.targeting_statuses(translation, refusals))
     result.update(policies.proxy_statuses(translation, refusals))
     result.update(backend_tls.tls_policy_statuses(translation, refusals))
