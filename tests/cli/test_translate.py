@@ -22,7 +22,9 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def test_only_the_types_that_are_asked_for_are_shown() -> None:
-    result = CliRunner().invoke(translate_command, [str(example_path()), "--type", "route", "-o", "json"])
+    result = CliRunner().invoke(
+        translate_command, [str(example_path()), "--type", "route", "-o", "json"]
+    )
     assert result.exit_code == 0, result.output
     assert list(json.loads(result.stdout)) == ["routes"]
 
