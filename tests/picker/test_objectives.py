@@ -11,6 +11,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from pointsman.inference.headers import OBJECTIVE_NAMES
 from pointsman.picker.decisions import Decision
+from pointsman.picker.director import Trust
 from pointsman.picker.endpoints.measures import Measures
 from pointsman.picker.flags import Options, parse
 from pointsman.resources.base import Resource
@@ -102,7 +103,7 @@ async def test_foreign_gateways_are_believed_unless_the_flag_says_no(
     await know(running, objective("high", 7))
     service = running.picker.ext_proc
     service._default_pool = "default/pool"
-    service._trusts_foreign_objectives = parse(flags).trust_objective_header
+    service._foreign_trust = Trust(objective=parse(flags).trust_objective_header)
     await ask(running, (), **{OBJECTIVE_NAMES[0]: "high"})
     assert last(running).wanted.priority == priority
 

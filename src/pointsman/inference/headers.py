@@ -47,11 +47,24 @@ TRUST_METADATA = "x-pointsman-trust-objective"
 request names (`true`). Without it the header is removed and means nothing: a client that could
 choose its own priority would."""
 
+TRUST_DEBUG_METADATA = "x-pointsman-trust-debug"
+"""The same for the header `x-pointsman-debug`."""
+
+DEBUG = "x-pointsman-debug"
+"""Request header that asks for the decision (`true`); a decision shows who the model servers are
+and how busy, so it counts only where the route believes it."""
+
+DECISION = "x-pointsman-decision"
+"""Response header with the decision that was asked for, as JSON."""
+
 PICK_NAMESPACE = "pointsman"
 """Dynamic metadata namespace in which our picker leaves what the access log brings back to it."""
 
 PICK_KEY = "pick"
 """Metadata key of a pick's number, in that namespace."""
+
+DECISION_KEY = "decision"
+"""Metadata key of the decision that a trusted debug header asks for, in that namespace."""
 
 MODEL_KEY = "model"
 """Metadata key of the model that a picked request names, in that namespace."""

@@ -7,19 +7,25 @@ that a record keeps.
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from pointsman.picker.endpoints.table import Seen
-from pointsman.picker.scheduling.profile import Profile, explain
+from pointsman.picker.scheduling.profile import Explanation, Profile, explain
 from pointsman.picker.scheduling.request import Wanted
 
 MAX_DECISIONS = 1_000
 MAX_CANDIDATES = 64
 """Kept of one decision; of more, these and the chosen ones are."""
+
+MAX_TOLD_BYTES = 2_048
+"""Of a decision in a response header: proxies in between may take no more than some KB."""
+MAX_TOLD_CHARACTERS = 64
+"""Of a model's name in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,64 @@ class Decision:
             shown["totals"] = explanation.totals
         return shown
 
+    def told(self, profile: Profile | None) -> str:
+        """The same in short, as a response header can hold it: at most `MAX_TOLD_BYTES` of ASCII.
+
+        Of many candidates the best are told of; `candidates` counts all.
+        """
+        outcome: dict[str, Any] = {"candidates": self.candidates_total}
+        if self.endpoints:
+            outcome["endpoint"] = self.endpoints[0]
+        else:
+            outcome |= {"status": self.status, "reason": self.reason}
+        told = outcome | {
+            "pool": self.pool,
+            "model": (self.model or "")[:MAX_TOLD_CHARACTERS],
+            "target": (self.wanted.model or "")[:MAX_TOLD_CHARACTERS],
+            "priority": self.wanted.priority,
+            "us": round(self.duration_us),
+        }
+        if not self.endpoints or profile is None:
+            text = _compact(told)
+            return text if len(text) <= MAX_TOLD_BYTES else _compact(outcome)
+        explanation = explain(profile, self.candidates, self.wanted)
+        told["weights"] = explanation.weights
+        totals = explanation.totals
+        order = sorted(totals, key=totals.__getitem__, reverse=True)
+        gone = [name for names in explanation.dropped.values() for name in names]
+        ranked = list(dict.fromkeys((*self.endpoints, *order, *gone)))
+        while len(text := _compact(told | _of_some(explanation, ranked))) > MAX_TOLD_BYTES:
+            if not ranked:
+                return _compact(outcome)
+            ranked = ranked[: len(ranked) * 3 // 4]
+        return text
+
+
+def _of_some(explanation: Explanation, endpoints: Sequence[str]) -> dict[str, Any]:
+    """What became of these."""
+    kept = set(endpoints)
+    return {
+        "dropped": {
+            step: [name for name in names if name in kept]
+            for step, names in explanation.dropped.items()
+        },
+        "scores": {
+            name: {scorer: round(score, 3) for scorer, score in explanation.scores[name].items()}
+            for name in endpoints
+            if name in explanation.scores
+        },
+        "totals": {
+            name: round(explanation.totals[name], 3)
+            for name in endpoints
+            if name in explanation.totals
+        },
+    }
+
+
+def _compact(value: Any) -> str:
+    """JSON of nothing but printable ASCII."""
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+
 
 def _shown(candidate: Seen, cached_tokens: int) -> dict[str, Any]:
     measures = candidate.measures
@@ -115,6 +179,11 @@ class Ring:
         finally:
             # By identity: two followers that have heard the same are equal.
             self.followers = [each for each in self.followers if each is not follower]
+
+    @property
+    def last(self) -> Decision | None:
+        """The newest."""
+        return self._decisions[-1] if self._decisions else None
 
     def __iter__(self) -> Iterator[Decision]:
         """Oldest first."""

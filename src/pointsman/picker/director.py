@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pointsman.inference.errors import ApiError
 from pointsman.inference.headers import (
+    DEBUG,
+    DECISION,
     DESTINATION_ENDPOINT_SUBSET,
     FAIRNESS_ID_NAMES,
     MODEL_NAME_REWRITE_NAMES,
@@ -43,6 +45,7 @@ CONTROL_HEADERS = frozenset(
         *FAIRNESS_ID_NAMES,
         *MODEL_NAME_REWRITE_NAMES,
         *STRIPPED_AT_THE_EDGE,
+        DEBUG,
     )
 )
 """What clients say to the picker and model servers need not hear. The destination is among them: it
@@ -50,6 +53,18 @@ is set anew."""
 
 RETRY_AFTER_S = 1
 """What a shed client is told to wait: about the time in which a queue of a few requests moves."""
+
+
+class Trust(NamedTuple):
+    """Which of a request's own words count."""
+
+    objective: bool = False
+    """Its objective, and so its priority."""
+    debug: bool = False
+    """Its wish to be told the decision."""
+
+
+NOBODY = Trust()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +116,30 @@ class Director:
         request: Decide,
         *,
         is_logged: bool = False,
-        trusts_objective: bool = False,
+        trust: Trust = NOBODY,
     ) -> Picked:
         """Answer a request, and reserve what it will cost.
 
         With `is_logged` its gateway sends access log entries; the pick gets a number for them.
-        With `trusts_objective` the request's own word on its objective counts.
+        `trust` says which of the request's own words count.
         """
+        if not (trust.debug and request.headers.get(DEBUG) == "true"):
+            return self._decide(pool, request, is_logged, trust)
+        known = self.ring.last
+        picked = self._decide(pool, request, is_logged, trust)
+        decision = self.ring.last
+        if decision is known or decision is None:
+            return picked
+        told = decision.told(self.config.profile(decision.wanted.headers))
+        answer = picked.answer
+        if isinstance(answer, Forward):
+            return replace(picked, answer=replace(answer, decision=told))
+        if isinstance(answer, Refuse):
+            headers = (*answer.headers, (DECISION, told))
+            return replace(picked, answer=replace(answer, headers=headers))
+        return picked
+
+    def _decide(self, pool: str, request: Decide, is_logged: bool, trust: Trust) -> Picked:
         started = time.perf_counter()
         view = self.pools.get(pool)
         try:
@@ -124,7 +156,7 @@ class Director:
                 models = _listing(view)
                 if models is not None:
                     return Picked(Respond(models), ask)
-            objective = _objective(request.headers) if trusts_objective else ""
+            objective = _objective(request.headers) if trust.objective else ""
             wanted = self._wanted(view, ask, objective)
             candidates = _candidates(view, request.metadata)
             self._let_pass(view, wanted)

@@ -50,6 +50,8 @@ class Options:
     """The same, in the command line."""
     trust_objective_header: bool = True
     """Of gateways that are not ours: whether a request's own objective counts."""
+    trust_debug_header: bool = False
+    """Of gateways that are not ours: whether a request may ask how it was decided."""
     ignored: tuple[str, ...] = field(default=())
     """Flags that were given and change nothing."""
 
@@ -146,6 +148,10 @@ _FLAGS: tuple[tuple[tuple[str, ...], _Flag], ...] = (
     (
         ("trust-objective-header",),
         _Flag("trust_objective_header", _boolean, "believe objectives from foreign gateways"),
+    ),
+    (
+        ("trust-debug-header",),
+        _Flag("trust_debug_header", _boolean, "tell decisions to clients of foreign gateways"),
     ),
     (
         ("exit-with-parent",),

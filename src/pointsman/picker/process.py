@@ -21,7 +21,7 @@ from aiohttp import web
 from pointsman.certificates import Rotation, server_context
 from pointsman.picker.admin import admin_app, metrics_app
 from pointsman.picker.config import ConfigError, PickerConfig, read_config
-from pointsman.picker.director import Director
+from pointsman.picker.director import Director, Trust
 from pointsman.picker.endpoints.scrape import Scraper
 from pointsman.picker.endpoints.table import Endpoint, Table
 from pointsman.picker.ends.access_log import AccessLog
@@ -112,7 +112,7 @@ class Picker:
             self.director,
             self.report,
             default_pool=self.default_pool,
-            trusts_foreign_objectives=options.trust_objective_header,
+            foreign_trust=Trust(options.trust_objective_header, options.trust_debug_header),
             mode_without_config=mode_without_config(os.environ.get("USE_STREAMING")),
             later=lambda seconds, action: asyncio.get_running_loop().call_later(seconds, action),
         )

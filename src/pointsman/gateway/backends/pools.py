@@ -15,6 +15,7 @@ FULL_DUPLEX_STREAMED.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -217,8 +218,13 @@ def pick_log() -> accesslog_pb2.AccessLog:
     )
 
 
-def route_override(pool: InferencePool, picker: Picker) -> ext_proc_pb2.ExtProcPerRoute:
-    """Ask this pool's picker on this route, in the mode that suits it."""
+def route_override(
+    pool: InferencePool, picker: Picker, also_told: Sequence[dict[str, str]] = ()
+) -> ext_proc_pb2.ExtProcPerRoute:
+    """Ask this pool's picker on this route, in the mode that suits it.
+
+    `also_told`: what our own picker hears of the route, as gRPC initial metadata.
+    """
     meta = pool.metadata
     if picker.is_own:
         mode = {
@@ -230,6 +236,7 @@ def route_override(pool: InferencePool, picker: Picker) -> ext_proc_pb2.ExtProcP
             "response_trailer_mode": "SEND",
         }
         told = [{"key": headers.POOL_METADATA, "value": f"{meta.namespace}/{meta.name}"}]
+        told += also_told
     else:
         mode = {
             "request_header_mode": "SEND",

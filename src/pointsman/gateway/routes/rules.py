@@ -28,7 +28,7 @@ from pointsman.gateway.backends.references import (
 )
 from pointsman.gateway.listeners import token_usage
 from pointsman.gateway.messages import packed, wrapped
-from pointsman.gateway.routes import cors, filters, labels, limits, sessions, traffic
+from pointsman.gateway.routes import cors, filters, labels, limits, sessions, traffic, trust
 from pointsman.gateway.routes.matches import Match, grpc_match, http_match
 from pointsman.resources.base import Ref
 from pointsman.resources.gateway_api import (
@@ -333,7 +333,7 @@ def _send(
         action.cluster = _target_cluster(rule, targets[0])
         filters.apply_headers(targets[0].ref.filters, result)
         filters.rewrite(targets[0].ref.filters, match.prefix, action)
-        _ask_picker(targets[0].found, result)
+        _ask_picker(rule.route, targets[0].found, result)
         return
     codes = route_pb2.RouteAction.ClusterNotFoundResponseCode
     action.cluster_not_found_response_code = (
@@ -345,17 +345,22 @@ def _send(
         )
         filters.apply_headers(item.ref.filters, weighted)
         if isinstance(item.found, Destination):
-            _ask_picker(item.found, weighted)
+            _ask_picker(rule.route, item.found, weighted)
 
 
 def _ask_picker(
+    route: Route,
     destination: Destination,
     target: route_pb2.Route | route_pb2.WeightedCluster.ClusterWeight,
 ) -> None:
     if destination.pool is None:
         return
     if isinstance(destination.picker, Picker):
-        override = pools.route_override(destination.pool, destination.picker)
+        believed = trust.trust_of(route) if destination.picker.is_own else trust.Trust()
+        told = believed.metadata
+        override = pools.route_override(destination.pool, destination.picker, told)
+        if believed.debug:
+            trust.show_decision(target)
         target.typed_per_filter_config[names.POOL_FILTER].CopyFrom(packed(override))
     token_usage.on_route(target)
 

@@ -16,6 +16,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from pointsman.inference.errors import OWN_DETAILS, ApiError
 from pointsman.inference.headers import (
+    DECISION_KEY,
     DESTINATION_ENDPOINT,
     DESTINATION_NAMESPACE,
     MODEL_KEY,
@@ -65,6 +66,8 @@ class Forward:
     """The number that the access log shall bring back; "" where none is awaited."""
     model: str = ""
     """The model that was asked for, for the access log; told where a number is told."""
+    decision: str = ""
+    """How it came about, for a client that may know; "" for all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +138,20 @@ def picked(
         common.append(_field(3, _field(1, body)))
     response = _field(1, b"".join(common))
     metadata = _destination_parts(destination)[0]
-    if forward.pick:
+    if forward.pick or forward.decision:
         # A second `dynamic_metadata` merges with the first, as protobuf's fields do.
-        metadata += _pick_metadata(forward.pick, _loggable(forward.model))
+        metadata += _pick_metadata(forward.pick, _loggable(forward.model), forward.decision)
     return _field(3 if in_body_response else 1, response) + metadata
 
 
-def _pick_metadata(pick: str, model: str) -> bytes:
+def _pick_metadata(pick: str, model: str, decision: str = "") -> bytes:
     """`dynamic_metadata {pointsman: {pick: "...", model: "..."}}`, by hand: it never repeats.
 
     Struct {map fields = 1 of key = 1, value = 2}, Value {string_value = 3 | struct_value = 5}.
     """
-    inner = _entry(PICK_KEY, pick) + (_entry(MODEL_KEY, model) if model else b"")
+    inner = (_entry(PICK_KEY, pick) if pick else b"") + (_entry(MODEL_KEY, model) if model else b"")
+    if decision:
+        inner += _entry(DECISION_KEY, decision)
     outer = _field(1, _field(1, PICK_NAMESPACE.encode()) + _field(2, _field(5, inner)))
     return _field(8, outer)
 
@@ -225,6 +230,13 @@ def _streamed(chunk: bytes, *, is_end: bool) -> pb.BodyResponse:
     streamed = pb.StreamedBodyResponse(body=chunk, end_of_stream=is_end)
     mutation = pb.BodyMutation(streamed_response=streamed)
     return pb.BodyResponse(response=pb.CommonResponse(body_mutation=mutation))
+
+
+def response_headers_with(name: str, value: str) -> bytes:
+    """The answer to response headers that sets one more."""
+    mutation = pb.HeaderMutation(set_headers=[_set(name, value)])
+    response = pb.HeadersResponse(response=pb.CommonResponse(header_mutation=mutation))
+    return _serialized(pb.ProcessingResponse(response_headers=response))
 
 
 def refused(refuse: Refuse) -> bytes:

@@ -20,8 +20,9 @@ older ones the machine is told what to assume). R is the rule for the request si
 - In BUFFERED Envoy picks the host after the body's answer, so the pick may come there.
 - The header carries one endpoint, since an ORIGINAL_DST cluster answers 503 to a list; a gateway
   that is known to take lists (`takes_lists`) gets the whole order, in header and metadata alike.
-- The response side is echoed as it comes; nothing in it is changed. It may begin at any time, also
-  before the pick, when Envoy or a filter answers by itself; then the pick is dropped.
+- The response side is echoed as it comes; nothing in it is changed, but that a decision which was
+  asked for is added to its headers. It may begin at any time, also before the pick, when Envoy or a
+  filter answers by itself; then the pick is dropped.
 - With `observability_mode` Envoy expects no answer, and none is given.
 - After an immediate response nothing more is answered.
 - A message that may not come where it comes is a ProtocolViolationError; the owner of the stream
@@ -37,7 +38,11 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple
 
-from pointsman.inference.headers import DESTINATION_ENDPOINT_SERVED, DESTINATION_NAMESPACE
+from pointsman.inference.headers import (
+    DECISION,
+    DESTINATION_ENDPOINT_SERVED,
+    DESTINATION_NAMESPACE,
+)
 from pointsman.picker.extproc import answers
 from pointsman.picker.extproc.answers import Answer, Refuse, Respond
 
@@ -127,6 +132,7 @@ class Machine:
         "_assumptions",
         "_body",
         "_body_messages",
+        "_decision",
         "_headers",
         "_is_answer_in_body",
         "_is_silent",
@@ -153,6 +159,7 @@ class Machine:
         self._metadata: Any = None
         self._body: list[bytes] = []
         self._body_messages = 0
+        self._decision = ""
         self._waits_for_headers = True
         self._is_silent = False
         self._is_answer_in_body = False
@@ -200,6 +207,7 @@ class Machine:
             self._close()
         else:
             self._forward(answer)
+            self._decision = answer.decision
             self.state = State.ANSWERED
             self._drop_body()
         if self._is_silent:
@@ -361,7 +369,10 @@ class Machine:
         was_unanswered = self.state in (State.BODY, State.DECIDING)
         self.state = State.RESPONSE
         self._drop_body()
-        self.out.append(answers.RESPONSE_HEADERS_GO_ON)
+        if self._decision:
+            self.out.append(answers.response_headers_with(DECISION, self._decision))
+        else:
+            self.out.append(answers.RESPONSE_HEADERS_GO_ON)
         if was_unanswered:
             return RequestAbandoned()
         return ResponseStarted(_status(message.response_headers), _served(message))

@@ -14,8 +14,8 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf.message import DecodeError
 
 from pointsman.inference.errors import ApiError
-from pointsman.inference.headers import POOL_METADATA, TRUST_METADATA
-from pointsman.picker.director import Director
+from pointsman.inference.headers import POOL_METADATA, TRUST_DEBUG_METADATA, TRUST_METADATA
+from pointsman.picker.director import NOBODY, Director, Trust
 from pointsman.picker.endpoints.table import Reservation
 from pointsman.picker.extproc.answers import Refuse
 from pointsman.picker.extproc.machine import (
@@ -39,6 +39,7 @@ PROCESS = b"/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 _POOL_METADATA = POOL_METADATA.encode()
 _TRUST_METADATA = TRUST_METADATA.encode()
+_TRUST_DEBUG_METADATA = TRUST_DEBUG_METADATA.encode()
 MAX_STREAMS = 100_000
 """On all connections together; our own gateway holds one for each request under way."""
 MAX_HELD_BYTES = 1024 * 1024 * 1024
@@ -59,7 +60,7 @@ class ExtProc:
         *,
         default_pool: str | None = None,
         mode_without_config: Mode = Mode.FULL_DUPLEX_STREAMED,
-        trusts_foreign_objectives: bool = True,
+        foreign_trust: Trust = NOBODY,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
@@ -73,7 +74,7 @@ class ExtProc:
         self.later = later
         """Calls a function after some seconds; without it nothing lingers."""
         self._default_pool = default_pool
-        self._trusts_foreign_objectives = trusts_foreign_objectives
+        self._foreign_trust = foreign_trust
         self._ours = Assumptions(mode_without_config, takes_lists=True)
         self._foreign = Assumptions(mode_without_config)
         self._streams: set[Stream] = set()
@@ -102,12 +103,8 @@ class ExtProc:
         named = responder.header(_POOL_METADATA)
         pool = named.decode("utf-8", "replace") if named is not None else self._default_pool
         assumptions = self._ours if named is not None else self._foreign
-        trusts = (
-            responder.header(_TRUST_METADATA) == b"true"
-            if named is not None
-            else self._trusts_foreign_objectives
-        )
-        stream = Stream(self, responder, pool or "", assumptions, trusts_objective=trusts)
+        trust = self._foreign_trust if named is None else _told_trust(responder)
+        stream = Stream(self, responder, pool or "", assumptions, trust)
         self.unended_streams += 1
         if len(self._streams) >= MAX_STREAMS:
             stream.finish(Status.RESOURCE_EXHAUSTED, "too many streams are open")
@@ -116,6 +113,13 @@ class ExtProc:
         if self._is_draining:
             stream.finish(Status.UNAVAILABLE, "the picker is going away")
         return stream
+
+
+def _told_trust(responder: Responder) -> Trust:
+    """What our own gateway says of the route."""
+    objective = responder.header(_TRUST_METADATA) == b"true"
+    debug = responder.header(_TRUST_DEBUG_METADATA) == b"true"
+    return Trust(objective, debug) if objective or debug else NOBODY
 
 
 class Stream:
@@ -134,7 +138,7 @@ class Stream:
         "_responder",
         "_service",
         "_started",
-        "_trusts_objective",
+        "_trust",
     )
 
     def __init__(
@@ -143,13 +147,12 @@ class Stream:
         responder: Responder,
         pool: str,
         assumptions: Assumptions,
-        *,
-        trusts_objective: bool = False,
+        trust: Trust,
     ) -> None:
         self._service = service
         self._responder = responder
         self._pool = pool
-        self._trusts_objective = trusts_objective
+        self._trust = trust
         self._machine = Machine(assumptions)
         self._held_bytes = 0
         self._labels: Labels | None = None
@@ -199,10 +202,7 @@ class Stream:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Decide):
             picked = self._service.director.decide(
-                self._pool,
-                event,
-                is_logged=self._is_ours,
-                trusts_objective=self._trusts_objective,
+                self._pool, event, is_logged=self._is_ours, trust=self._trust
             )
             self._picked_at = self._service.clock()
             self._reservation = picked.reservation
