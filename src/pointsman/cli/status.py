@@ -80,7 +80,11 @@ def _show_objects(objects: Sequence[Row], xds: Sequence[Row], quiet: bool) -> No
     rows: list[list[str]] = []
     for item in objects:
         state = states.get(item["object"], _UNKNOWN)
-        shown = [c for c in item["conditions"] if not quiet or not _is_good(c, item)]
+        shown = [
+            condition
+            for condition in item["conditions"]
+            if not (quiet or _is_good_news(condition)) or not _is_good(condition, item)
+        ]
         if shown or state == "NACKED":
             rows += _object_rows(item, state, shown)
     if rows:
@@ -134,6 +138,11 @@ _GOOD_WHEN_FALSE = frozenset(
         "PartiallyInvalid",
     }
 )
+
+
+def _is_good_news(condition: Row) -> bool:
+    """It says no more than that nothing of its kind is the matter."""
+    return condition.get("type") in _GOOD_WHEN_FALSE
 
 
 def _is_good(condition: Row, item: Row) -> bool:
