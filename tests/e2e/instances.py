@@ -161,7 +161,7 @@ def unix_json(path: Path, query: str) -> Any:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         client.connect(str(path))
-        client.sendall(f"GET {query} HTTP/1.0\r\nhost: x\r\n\r\n".encode())
+        client.sendall(f"GET {query} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
         answer = http.client.HTTPResponse(client)
         answer.begin()
         return json.loads(answer.read())

@@ -95,17 +95,18 @@ class DiscoveryServer:
         reader = asyncio.create_task(self._read(requests, session, outbox))
         timer = asyncio.create_task(self._tick(session, outbox))
         log.debug("Envoy connected")
+        getter = asyncio.create_task(outbox.get())
         try:
             while not reader.done():
-                getter = asyncio.create_task(outbox.get())
                 await asyncio.wait({getter, reader}, return_when=asyncio.FIRST_COMPLETED)
                 if not getter.done():
-                    getter.cancel()
                     break
-                yield getter.result()
+                response = getter.result()
+                getter = asyncio.create_task(outbox.get())
+                yield response
         finally:
             del self._streams[session]
-            for task in (reader, timer):
+            for task in (reader, timer, getter):
                 task.cancel()
                 with suppress(asyncio.CancelledError, grpc.aio.UsageError):
                     await task

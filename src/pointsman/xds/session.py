@@ -122,7 +122,8 @@ class Session:
             state.known.update(request.initial_resource_versions)
             if request.type_url in WILDCARD_TYPES and not request.resource_names_subscribe:
                 state.subscribed.add(WILDCARD)
-                state.awaits_first = True
+                # One that comes back with what it has is not waiting.
+                state.awaits_first = not request.initial_resource_versions
             touched.update(state.known, self._served.names(request.type_url))
         for name in request.resource_names_subscribe:
             state.subscribed.add(name)
