@@ -24,6 +24,7 @@ from pointsman.inference.pools import pools
 from pointsman.resources.inference_extension import InferenceModel
 from pointsman.standalone.external import External, ServerError, parse_servers
 from pointsman.standalone.instance import Instance, InstanceSettings, start
+from pointsman.standalone.open_files import raise_open_files
 from pointsman.telemetry.logs import configure
 from pointsman.xds.binary import EnvoyNotFoundError
 
@@ -140,6 +141,7 @@ def run(
       pointsman run --server qwen=http://10.0.0.7:8000,http://10.0.0.8:8000
     """  # noqa: D301  # click reads the escape
     configure(verbose)
+    raise_open_files()
     settings = InstanceSettings(
         paths=paths if paths or servers else (example_path(),),
         servers=servers,

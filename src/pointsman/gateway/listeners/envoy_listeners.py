@@ -45,6 +45,8 @@ BUFFER_LIMIT_BYTES = 50 * 1024 * 1024
 """The largest request that a picker may read whole; beyond it Envoy answers 413."""
 
 REQUEST_HEADERS_TIMEOUT_S = 30.0
+HANDSHAKE_TIMEOUT_S = 10.0
+"""Of TLS; Envoy would wait for ever."""
 MAX_CONCURRENT_STREAMS = 100
 STREAM_WINDOW_BYTES = 64 * 1024
 CONNECTION_WINDOW_BYTES = 1024 * 1024
@@ -133,6 +135,7 @@ def _chain(chain: Chain, buffer_limit_bytes: int) -> components_pb2.FilterChain:
 def _tls_chain(chain: Chain, buffer_limit_bytes: int) -> components_pb2.FilterChain:
     listener = chain.bound[0]
     result = _chain(chain, buffer_limit_bytes)
+    result.transport_socket_connect_timeout.CopyFrom(seconds(HANDSHAKE_TIMEOUT_S))
     if listener.spec.hostname is not None:
         result.filter_chain_match.server_names.append(listener.spec.hostname)
     if not isinstance(listener.certificates, Unresolved):

@@ -16,8 +16,11 @@ from pointsman.resources.gateway_api import Retry, Timeouts
 MIN_IDLE_TIMEOUT_S = 3600.0
 """A stream with a timeout of its own may be silent for at least this long (Envoy Gateway)."""
 
+STREAM_TIMEOUT_S = 24 * 3600.0
+"""What a request to a pool or a call may take where the user sets no bound: answers stream."""
+
 STREAM_IDLE_TIMEOUT_S = 3600.0
-"""A route to a pool or of calls has no total timeout unless the user sets one: answers stream."""
+"""How long both sides of such a request may be silent."""
 
 DEFAULT_ATTEMPTS = 1
 LEAST_BACKOFF_S = 0.001
@@ -49,7 +52,7 @@ def apply(
         action.timeout.CopyFrom(seconds(limit_s))
         action.idle_timeout.CopyFrom(seconds(max(MIN_IDLE_TIMEOUT_S, limit_s)))
     elif streams:
-        action.timeout.CopyFrom(seconds(0))
+        action.timeout.CopyFrom(seconds(STREAM_TIMEOUT_S))
         action.idle_timeout.CopyFrom(seconds(STREAM_IDLE_TIMEOUT_S))
 
 
