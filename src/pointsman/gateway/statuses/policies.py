@@ -50,9 +50,10 @@ def targeting_statuses(translation: Translation, refusals: Refusals) -> dict[Ref
         item.ref for item in traffic_policies.targets.policies if item.spec.merge_type is not None
     }
     stands = standings(traffic_policies.targets, known, merging)
+    reached = traffic.reaches(traffic_policies, translation.parts.values())
     for each in traffic_policies.targets.policies:
         stand = stands[each.ref]
-        remarks = traffic.remarks(traffic_policies, each, stand, translation)
+        remarks = traffic.remarks(traffic_policies, each, reached[each.ref])
         result[each.ref] = ancestors(
             _reached(each, stand), translation, verdict(each, stand, remarks)
         )

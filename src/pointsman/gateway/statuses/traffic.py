@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pointsman.gateway.backends.references import Destination
 from pointsman.gateway.policies import traffic
-from pointsman.gateway.policies.targets import Standing
+from pointsman.gateway.policies.targets import Place, Subject
 from pointsman.gateway.policies.traffic import TrafficPolicies
 from pointsman.gateway.policies.verdicts import Remarks
 from pointsman.gateway.routes.meetings import place_of, subject_of
 from pointsman.gateway.routes.parts import RoutePart
 from pointsman.gateway.routes.rules import Rule
-from pointsman.gateway.translate import Translation
 from pointsman.resources.base import Ref
 from pointsman.resources.traffic_policies import BackendTrafficPolicy, TrafficPolicySpec
 
@@ -32,27 +31,69 @@ OF_SERVERS = (
 
 
 @dataclass(slots=True)
-class _Reach:
+class Reach:
     """Where a policy counts."""
 
     rules: dict[str, Rule] = field(default_factory=dict)
     """By their names."""
     outvoted: dict[str, Ref] = field(default_factory=dict)
-    """Rules whose servers another policy speaks for, and which."""
+    """Rules and pools whose servers another policy speaks for, and which."""
     merged_with: Ref | None = None
 
 
-def remarks(
+def reaches(policies: TrafficPolicies, parts: Iterable[RoutePart]) -> dict[Ref, Reach]:
+    """Where each policy counts: one walk over every rule on every listener.
+
+    They are met in the order in which policies speak for servers.
+    """
+    result = {item.ref: Reach() for item in policies.targets.policies}
+    speakers: dict[Ref, Ref] = {}
+    for part in parts:
+        listeners = {
+            item.listener.xds_name: item.listener
+            for parent in part.parents
+            for item in parent.attachments
+        }
+        found = [place_of(listener) for listener in listeners.values()]
+        for rule in part.rules if found else ():
+            _meet(policies, subject_of(part.route), rule, found, result, speakers)
+    return result
+
+
+def _meet(
     policies: TrafficPolicies,
-    policy: BackendTrafficPolicy,
-    stand: Standing,
-    translation: Translation,
-) -> Remarks:
+    route: Subject,
+    rule: Rule,
+    places: Iterable[Place],
+    result: Mapping[Ref, Reach],
+    speakers: dict[Ref, Ref],
+) -> None:
+    speaker: Ref | None = None
+    for place in places:
+        counts = policies.targets.of_route(route, rule.label, place)
+        if counts is None or policies.problem_of(counts.ref) is not None:
+            continue
+        reach = result[counts.ref]
+        reach.rules[rule.name] = rule
+        speaker = speaker or counts.ref
+        if speaker != counts.ref:
+            reach.outvoted[rule.name] = speaker
+        if counts.spec.merge_type is not None:
+            parent = policies.targets.of_listener(place)
+            reach.merged_with = parent.ref if parent is not None else reach.merged_with
+    if speaker is None:
+        return
+    for destination in rule.pools:
+        first = speakers.setdefault(destination.ref, speaker)
+        if first != speaker:
+            result[speaker].outvoted[str(destination.ref)] = first
+
+
+def remarks(policies: TrafficPolicies, policy: BackendTrafficPolicy, reach: Reach) -> Remarks:
     """What is told of a policy beside its targets."""
     problem = policies.problem_of(policy.ref)
     if problem is not None:
         return Remarks(problem)
-    reach = _reach(policies, policy, stand, translation.parts.values())
     warnings = [*_ignored(policy.spec), *_inapplicable(policy.spec, reach.rules.values())]
     if any(getattr(policy.spec, name) is not None for name in OF_SERVERS):
         for rule, other in reach.outvoted.items():
@@ -69,44 +110,6 @@ def _ignored(spec: TrafficPolicySpec) -> Iterator[str]:
     found = traffic.ignored(spec)
     if found:
         yield f"Fields that have no effect: {', '.join(found)}"
-
-
-def _reach(
-    policies: TrafficPolicies,
-    policy: BackendTrafficPolicy,
-    stand: Standing,
-    parts: Iterable[RoutePart],
-) -> _Reach:
-    """Each rule on each listener, in the order in which policies speak for its servers."""
-    reach = _Reach()
-    targets = policies.targets
-    gateways = set(stand.gateways)
-    speakers: dict[Ref, Ref] = {}
-    for part in parts:
-        places = [place_of(item.listener) for parent in part.parents for item in parent.attachments]
-        if gateways.isdisjoint(place.gateway.ref for place in places):
-            continue
-        subject = subject_of(part.route)
-        for rule in part.rules:
-            speaker: Ref | None = None
-            for place in places:
-                counts = targets.of_route(subject, rule.label, place)
-                if counts is None or policies.problem_of(counts.ref) is not None:
-                    continue
-                speaker = speaker or counts.ref
-                if counts.ref != policy.ref:
-                    continue
-                reach.rules[rule.name] = rule
-                if speaker != policy.ref:
-                    reach.outvoted[rule.name] = speaker
-                if policy.spec.merge_type is not None:
-                    parent = targets.of_listener(place)
-                    reach.merged_with = parent.ref if parent is not None else reach.merged_with
-            for destination in rule.pools if speaker is not None else ():
-                first = speakers.setdefault(destination.ref, speaker or policy.ref)
-                if speaker == policy.ref and first != policy.ref:
-                    reach.outvoted[str(destination.ref)] = first
-    return reach
 
 
 def _inapplicable(spec: TrafficPolicySpec, rules: Iterable[Rule]) -> Iterator[str]:
