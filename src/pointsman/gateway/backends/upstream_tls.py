@@ -79,6 +79,11 @@ class TLSPolicy:
         """The objects that it names."""
         return tuple(dict.fromkeys(ref for ref, _ in _sections(self.policy)))
 
+    @property
+    def lost(self) -> tuple[Ref, ...]:
+        """The objects that older policies hold, where it counts for others."""
+        return tuple(ref for ref, name in _sections(self.policy) if (ref, name) not in self.targets)
+
 
 class TLSPolicies:
     """All BackendTLSPolicies, by what they are for."""

@@ -47,7 +47,10 @@ def _conditions(item: TLSPolicy) -> Iterator[dict[str, Any]]:
     if item.refusal is not None:
         yield conditions.not_accepted(policy, *item.refusal)
     else:
-        yield conditions.accepted(policy, conditions.POLICY_ACCEPTED)
+        message = conditions.POLICY_ACCEPTED
+        if item.lost:
+            message += f" Older policies hold {', '.join(map(str, item.lost))}."
+        yield conditions.accepted(policy, message)
     if item.unresolved is not None and item.unresolved[0] != INVALID:
         yield conditions.refs_unresolved(policy, *item.unresolved)
     else:
