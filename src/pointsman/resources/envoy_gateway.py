@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pointsman.resources.backend_settings import BackendSettings
+from pointsman.resources.backend_settings import BackendSettings, HTTPStatus
 from pointsman.resources.backend_tls import LocalObjectRef
 from pointsman.resources.base import Kind, Lenient, Model, Resource
 from pointsman.resources.fields import (
@@ -194,6 +194,10 @@ class ExtProc(Model):
     backend_settings: BackendSettings | None = None
     message_timeout: Duration | None = None
     fail_open: Flag = False
+    status_on_error: HTTPStatus | None = None
+    """What a client is answered where the processor fails and that is not let pass."""
+    shadow_mode: Flag = False
+    """The processor is shown everything, and nobody waits for what it says."""
     processing_mode: ProcessingMode | None = None
     metadata: ExtProcMetadata | None = None
 

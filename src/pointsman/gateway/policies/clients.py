@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pointsman.gateway.backends import cluster_settings
 from pointsman.gateway.backends.authorities import KEY, KINDS, bundle
 from pointsman.gateway.backends.references import Resolver
+from pointsman.gateway.policies import tls_names
 from pointsman.gateway.policies.targets import Place, Targets
 from pointsman.gateway.routes import regexes
 from pointsman.resources.base import Ref
@@ -141,8 +142,10 @@ def _problems(spec: ClientPolicySpec) -> Iterator[str]:
             if not _is_network(text):
                 at = f"clientIPDetection.xForwardedFor.trustedCIDRs[{position}]"
                 yield f"{at} must be a range like 10.0.0.0/8, is {text!r}"
-    if spec.tls is not None and spec.tls.client_validation is not None:
-        yield from _validation_problems(spec.tls.client_validation)
+    if spec.tls is not None:
+        yield from tls_names.problems(spec.tls)
+        if spec.tls.client_validation is not None:
+            yield from _validation_problems(spec.tls.client_validation)
 
 
 def _validation_problems(spec: ClientValidation) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
+from envoy.type.v3 import http_status_pb2
 from google.protobuf.message import Message
 
 from pointsman.gateway import conditions, names
@@ -30,6 +31,8 @@ STREAM_TIMEOUT_S = 10.0
 """Envoy Gateway writes this into the gRPC service; a stream outlives it."""
 
 MESSAGE_TIMEOUT_AT_MOST_S = 3600.0
+
+ENVOY_STATUSES = frozenset(http_status_pb2.StatusCode.values()) - {0}
 
 BODY_MODES = {
     "Streamed": "STREAMED",
@@ -215,10 +218,20 @@ def _problem(spec: ExtProc) -> str | None:
         return "backendRefs names no server"
     if spec.message_timeout and gateway_seconds(spec.message_timeout) > MESSAGE_TIMEOUT_AT_MOST_S:
         return f"messageTimeout {spec.message_timeout} is longer than Envoy's most, 1h"
+    if spec.status_on_error is not None and spec.status_on_error not in ENVOY_STATUSES:
+        return f"statusOnError {spec.status_on_error} is no status that Envoy can answer"
+    if spec.shadow_mode and _bodies(spec) - {"Streamed"}:
+        return "shadowMode needs bodies that are Streamed, or none"
     if spec.backend_settings is not None:
         found = cluster_settings.problems(spec.backend_settings)
         return "; ".join(f"backendSettings.{text}" for text in found) or None
     return None
+
+
+def _bodies(spec: ExtProc) -> set[str]:
+    mode = spec.processing_mode
+    sides = (mode.request, mode.response) if mode is not None else ()
+    return {side.body for side in sides if side is not None and side.body is not None}
 
 
 def _filter(spec: ExtProc, cluster: str, authority: str) -> ext_proc_pb2.ExternalProcessor:
@@ -239,6 +252,8 @@ def _filter(spec: ExtProc, cluster: str, authority: str) -> ext_proc_pb2.Externa
             "retry_policy": _retry(spec),
         },
         failure_mode_allow=bool(spec.fail_open),
+        observability_mode=spec.shadow_mode,
+        status_on_error={"code": spec.status_on_error} if spec.status_on_error else None,
     )
     wanted = spec.processing_mode
     if wanted is not None:
