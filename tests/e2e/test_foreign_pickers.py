@@ -43,6 +43,37 @@ spec:
   gatewayClassName: pointsman
   listeners: [{{name: http, protocol: HTTP, port: {PORT}}}]
 """
+HANG_S = 1
+PROTOCOL = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+STREAM_DURATION = (
+    f"/typed_extension_protocol_options/{PROTOCOL}/common_http_protocol_options/max_stream_duration"
+)
+IMPATIENT = f"""
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: envoy-gateway-config, namespace: envoy-gateway-system}}
+data:
+  envoy-gateway.yaml: |
+    apiVersion: gateway.envoyproxy.io/v1alpha1
+    kind: EnvoyGateway
+    extensionApis: {{enableEnvoyPatchPolicy: true}}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyPatchPolicy
+metadata: {{name: impatient}}
+spec:
+  targetRef: {{group: gateway.networking.k8s.io, kind: Gateway, name: gate}}
+  type: JSONPatch
+  jsonPatches:
+    - type: type.googleapis.com/envoy.config.cluster.v3.Cluster
+      name: inferencepool/default/closed/picker
+      operation:
+        op: replace
+        path: {STREAM_DURATION}
+        value: {HANG_S}s
+"""
+"""What is ten minutes by default is a second for one pool's picker."""
 
 
 @dataclass
@@ -94,7 +125,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
             for name, each in addresses.items()
             if name != "own"
         }
-        parts = [GATEWAY]
+        parts = [GATEWAY, IMPATIENT]
         for name, each in hosts.items():
             parts += [pod(f"{name}-{n}", name, host, ports[name]) for n, host in enumerate(each)]
             picker = pickers.get(name)
@@ -191,6 +222,24 @@ def test_the_pickers_own_errors_pass_untouched(field: Field, name: str) -> None:
     for body in BODIES:
         answer = field.ask(name, body, {BEHAVIOUR: "refuse"})
         assert (answer.status, answer.body) == (429, REFUSAL)
+
+
+def test_a_picker_that_never_answers_is_cut_off_and_a_stream_that_lasts_is_not(
+    field: Field,
+) -> None:
+    field.servers.hold_again()
+    streams: list[Answer] = []
+    asking = threading.Thread(target=lambda: streams.append(field.ask("closed/held", {})))
+    asking.start()
+    eventually(lambda: field.servers.open == 1)
+    for body in BODIES[1:]:
+        answer = field.ask("closed", body, {BEHAVIOUR: "hang"})
+        assert (answer.status, answer.json["error"]["code"]) == (503, "picker_failed")
+    # The stream began before the first of these, and was open all the time.
+    assert field.servers.open == 1
+    field.servers.release()
+    asking.join()
+    assert streams[0].body.endswith(b"data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("megabytes", [1, 60])
