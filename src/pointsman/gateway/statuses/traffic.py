@@ -24,10 +24,11 @@ OF_SERVERS = (
     "http2",
     "load_balancer",
     "tcp_keepalive",
-    "timeout",
     "use_client_protocol",
 )
 """Fields that are of a cluster, which is the same wherever its rule is reached."""
+TIMEOUTS_OF_SERVERS = ("connection_idle_timeout", "max_connection_duration", "max_stream_duration")
+"""So are these of `timeout.http`, and all of `timeout.tcp`."""
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ def remarks(policies: TrafficPolicies, policy: BackendTrafficPolicy, reach: Reac
     if problem is not None:
         return Remarks(problem)
     warnings = [*_ignored(policy.spec), *_inapplicable(policy.spec, reach.rules.values())]
-    if any(getattr(policy.spec, name) is not None for name in OF_SERVERS):
+    if _speaks_of_servers(policy.spec):
         for rule, other in reach.outvoted.items():
             path = f"{other.namespace}/{other.name}"
             warnings.append(f"Servers of {rule} are spoken to as policy {path} says")
@@ -103,6 +104,18 @@ def remarks(policies: TrafficPolicies, policy: BackendTrafficPolicy, reach: Reac
     return Remarks(
         warnings=tuple(warnings),
         merged_with=f"{parent.namespace}/{parent.name}" if parent is not None else None,
+    )
+
+
+def _speaks_of_servers(spec: TrafficPolicySpec) -> bool:
+    if any(getattr(spec, name) is not None for name in OF_SERVERS):
+        return True
+    timeout = spec.timeout
+    if timeout is None:
+        return False
+    http = timeout.http
+    return timeout.tcp is not None or (
+        http is not None and any(getattr(http, name) is not None for name in TIMEOUTS_OF_SERVERS)
     )
 
 
