@@ -16,6 +16,11 @@ from pointsman.resources.gateway_api import Retry, Timeouts
 MIN_IDLE_TIMEOUT_S = 3600.0
 """A stream with a timeout of its own may be silent for at least this long (Envoy Gateway)."""
 
+REQUEST_TIMEOUT_S = 3600.0
+"""What a request may take where the user sets no bound. Envoy's own 15 s would cut the answer of a
+model server behind a plain Service in the midst of its stream; one that hangs is found out by its
+silence."""
+
 STREAM_TIMEOUT_S = 24 * 3600.0
 """What a request to a pool or a call may take where the user sets no bound: answers stream."""
 
@@ -54,6 +59,8 @@ def apply(
     elif streams:
         action.timeout.CopyFrom(seconds(STREAM_TIMEOUT_S))
         action.idle_timeout.CopyFrom(seconds(STREAM_IDLE_TIMEOUT_S))
+    else:
+        action.timeout.CopyFrom(seconds(REQUEST_TIMEOUT_S))
 
 
 def keep_callers_deadline(action: route_pb2.RouteAction) -> None:
