@@ -64,8 +64,9 @@ def apply(
         action.hash_policy.extend(load_balancing.hash_policies(spec.load_balancer))
     if spec.http_upgrade:
         del action.upgrade_configs[:]
-        for item in spec.http_upgrade:
-            action.upgrade_configs.add(upgrade_type=item.type)
+        # Envoy tells types apart without regard to case, and takes each once.
+        for upgrade in dict.fromkeys(item.type.lower() for item in spec.http_upgrade):
+            action.upgrade_configs.add(upgrade_type=upgrade)
     if spec.request_buffer is not None:
         most = wrapped(quantity_bytes(spec.request_buffer.limit))
         config = buffer_pb2.BufferPerRoute(buffer={"max_request_bytes": most})
