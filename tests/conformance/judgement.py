@@ -48,7 +48,9 @@ class Judgement:
     ) -> None:
         self.store = loaded(text)
         self.translation = translate(self.store, options)
-        listeners = frozenset(item.port_name for item in self.translation.listeners)
+        listeners = frozenset(
+            name for item in self.translation.listeners for name in item.sockets.values()
+        )
         facts = EnvoyFacts(connected=1, listeners=listeners, refused=refused or {})
         found = statuses(self.store, self.translation, facts, options)
         self.statuses = {str(ref): status for ref, status in found.items()}

@@ -13,6 +13,9 @@ from typing import Any
 from tests.conformance.servers import Server, running_servers
 from tests.e2e.instances import Answer, Instance, eventually, running
 
+NOBODY = "nobody listens"
+"""What `becomes` takes for the answer where a connection is refused."""
+
 Conditions = dict[str, dict[str, Any]]
 
 
@@ -77,7 +80,7 @@ class Site:
             try:
                 return self.to(path, **more)
             except OSError:
-                return "nobody listens"
+                return NOBODY
 
         eventually(lambda: answer() == wanted, 10)
 

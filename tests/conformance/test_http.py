@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.conformance.servers import Server, cutting_server, running_servers
-from tests.conformance.sites import Site, reasons
+from tests.conformance.sites import NOBODY, Site, reasons
 from tests.e2e.instances import eventually, free_port, running
 
 pytestmark = pytest.mark.e2e
@@ -338,6 +338,23 @@ def test_listeners_come_and_go_and_conditions_follow(site: Site) -> None:
     route = site.instance.object("httproute", "changed")
     assert generations(route) == {route["metadata"]["generation"]}
     assert route["metadata"]["generation"] > 1
+
+
+def test_addresses_come_and_go_while_the_others_serve(site: Site) -> None:
+    text = CHANGED.format(listeners=ONE, host="a.example", server="v3").replace("changed", "moved")
+
+    def ask_for(*addresses: str) -> None:
+        listed = ", ".join(f"{{value: {item}}}" for item in addresses)
+        site.write("moved.yaml", text.replace("{value: 127.0.0.4}", listed))
+
+    ask_for("127.0.0.8")
+    site.becomes("v3", "/", host="a.example", address="127.0.0.8")
+    ask_for("127.0.0.8", "127.0.0.9")
+    site.becomes("v3", "/", host="a.example", address="127.0.0.9")
+    assert site.to("/", host="a.example", address="127.0.0.8") == "v3"
+    ask_for("127.0.0.9")
+    site.becomes(NOBODY, "/", host="a.example", address="127.0.0.8")
+    assert site.to("/", host="a.example", address="127.0.0.9") == "v3"
 
 
 def test_what_has_not_changed_keeps_its_status_to_the_letter(site: Site) -> None:

@@ -214,7 +214,7 @@ def summary(instance: Instance) -> str:
     bound = [
         item
         for item in translation.listeners
-        if item.is_served and item.port_name in facts.listeners
+        if item.is_served and item.is_bound_in(facts.listeners)
     ]
     urls = {
         item.xds_name: f"{item.spec.protocol.lower()}://{item.hosts[0]}"

@@ -20,6 +20,7 @@ otherwise something that lasts (see `routes.labels`).
 Ours alone, because Envoy Gateway has no such thing:
 
     listener of a ListenerSet     listenerset/default/more/http
+    listener at an own address    default/inference-gateway/llm-gw/127.0.0.2
     cluster of a pool             inferencepool/default/qwen-pool
     cluster of a v1alpha2 pool    xinferencepool/default/qwen-pool
     cluster of a pool's picker    inferencepool/default/qwen-pool/picker
@@ -70,6 +71,11 @@ def listener(namespace: str, gateway: str, section: str) -> str:
 def set_listener(namespace: str, listener_set: str, section: str) -> str:
     """The same of a listener that a ListenerSet adds."""
     return f"listenerset/{namespace}/{listener_set}/{section}"
+
+
+def listener_at(listener_name: str, address: str) -> str:
+    """The listener at one of the addresses that a Gateway asks for."""
+    return f"{listener_name}/{address}"
 
 
 def virtual_host(listener_name: str, hostname: str) -> str:

@@ -70,10 +70,10 @@ class ServedPool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Port:
-    """A port of Envoy's: the chains of its listener, and the listener."""
+    """A port of Envoy's: the chains of its listeners, and the listeners, one for each IP."""
 
     chains: tuple[Chain, ...]
-    resource: EnvoyResource
+    resources: tuple[EnvoyResource, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,7 +149,7 @@ def translate(
         resource
         for group in (
             configurations.resources.values(),
-            (port.resource for port in ports.values()),
+            (item for port in ports.values() for item in port.resources),
             secrets,
             *(part.clusters for part in parts.values()),
             *(processor.resources for item in policies.items for processor in item.processors),
@@ -307,8 +307,12 @@ def _ports(
         if known is not None and known.chains == tuple(sharing_port):
             result[port_name] = known
         else:
-            resource = envoy_listeners.envoy_listener(port_name, sharing_port, options)
-            result[port_name] = Port(tuple(sharing_port), resource)
+            sockets = sharing_port[0].bound[0].sockets
+            made = (
+                envoy_listeners.envoy_listener(name, host, sharing_port, options)
+                for host, name in sockets.items()
+            )
+            result[port_name] = Port(tuple(sharing_port), tuple(made))
     return result
 
 

@@ -249,16 +249,17 @@ class Instance:
         rows = []
         for item in translation.listeners:
             meta = item.gateway.metadata
-            refused = facts.refused.get(Key(snapshot.LISTENER, item.port_name), "")
+            keys = (Key(snapshot.LISTENER, name) for name in item.sockets.values())
+            refused = next((facts.refused[key] for key in keys if key in facts.refused), "")
             conflict = item.conflict[1] if item.conflict is not None else ""
             rows.append(
                 ListenerRow(
                     gateway=f"{meta.namespace}/{meta.name}",
                     name=item.spec.name,
-                    address=self.options.bind_address,
+                    address=", ".join(item.hosts),
                     port=self.options.bound_port(item.spec.port),
                     protocol=item.spec.protocol,
-                    is_bound=item.is_served and item.port_name in facts.listeners,
+                    is_bound=item.is_served and item.is_bound_in(facts.listeners),
                     message=conflict or refused,
                 )
             )

@@ -8,7 +8,7 @@ port.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from pointsman.gateway import names
@@ -41,6 +41,8 @@ class BoundListener:
     """The Secrets of an HTTPS listener, or what is wrong with them."""
     hosts: tuple[str, ...] = ()
     """The IPs that it binds to."""
+    has_own_hosts: bool = False
+    """Its Gateway asks for them."""
     listener_set: ListenerSet | None = None
     """The ListenerSet that it is of, where it is not the Gateway's own."""
     trust: ClientTrust | Unresolved | None = None
@@ -57,6 +59,21 @@ class BoundListener:
     def is_served(self) -> bool:
         """Nothing is in its way."""
         return self.conflict is None and not isinstance(self.certificates, Unresolved)
+
+    @property
+    def sockets(self) -> dict[str, str]:
+        """The names of its listeners in Envoy, by the IP that each is at.
+
+        Addresses that a Gateway asks for are a listener each, so that one that cannot be had, or
+        comes later, costs the others nothing.
+        """
+        if not self.has_own_hosts:
+            return dict.fromkeys(self.hosts, self.port_name)
+        return {host: names.listener_at(self.port_name, host) for host in self.hosts}
+
+    def is_bound_in(self, listeners: Container[str]) -> bool:
+        """All of its listeners are among those that Envoy has taken."""
+        return all(name in listeners for name in self.sockets.values())
 
     @property
     def route_config(self) -> str:
@@ -115,6 +132,7 @@ def _candidate(
         spec,
         "",
         hosts=served.binding.hosts(resolver.options),
+        has_own_hosts=bool(served.binding.addresses),
         listener_set=listener_set,
     )
     problem = _own_problem(served, spec)

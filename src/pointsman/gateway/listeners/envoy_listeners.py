@@ -92,14 +92,14 @@ class Chain:
         )
 
 
-def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) -> EnvoyResource:
-    """The listener of a port: one chain for HTTP, one for each HTTPS listener."""
+def envoy_listener(
+    name: str, host: str, chains: Sequence[Chain], options: Options
+) -> EnvoyResource:
+    """The listener of a port at an IP: one chain for HTTP, one for each HTTPS listener."""
     first = chains[0].bound[0].spec
-    hosts, port = chains[0].bound[0].hosts, options.bound_port(first.port)
     message = listener_pb2.Listener(
-        name=port_name,
-        address=socket_address(hosts[0], port),
-        additional_addresses=[{"address": socket_address(host, port)} for host in hosts[1:]],
+        name=name,
+        address=socket_address(host, options.bound_port(first.port)),
         per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
         enable_reuse_port=wrapped(False) if options.exclusive_ports else None,
         access_log=[access_logs.connection_log(log) for log in chains[0].access_logs],
@@ -118,7 +118,7 @@ def envoy_listener(port_name: str, chains: Sequence[Chain], options: Options) ->
     gateways = [item.gateway.ref for chain in chains for item in chain.bound]
     # What a policy changed it is to blame for first.
     origins = dict.fromkeys([*policies, *gateways])
-    return EnvoyResource.of(Key(snapshot.LISTENER, port_name), message, tuple(origins))
+    return EnvoyResource.of(Key(snapshot.LISTENER, name), message, tuple(origins))
 
 
 def _chain(chain: Chain, buffer_limit_bytes: int) -> components_pb2.FilterChain:

@@ -72,7 +72,7 @@ def _accepted_and_programmed(item: BoundListener, facts: EnvoyFacts) -> list[dic
     if refused is not None:
         message = f"Envoy refused it: {refused}"
         return [accepted, conditions.not_programmed(owner, "Invalid", message)]
-    if item.port_name in facts.listeners:
+    if item.is_bound_in(facts.listeners):
         return [accepted, conditions.programmed(owner, conditions.LISTENER_PROGRAMMED)]
     return [accepted, conditions.not_programmed(owner, "Pending", "Waiting for Envoy")]
 
@@ -123,7 +123,7 @@ def _keys_of(item: BoundListener) -> list[Key]:
     """The resources that a listener lives by."""
     secrets = () if isinstance(item.certificates, Unresolved) else item.certificates
     return [
-        Key(snapshot.LISTENER, item.port_name),
+        *(Key(snapshot.LISTENER, name) for name in item.sockets.values()),
         Key(snapshot.ROUTE_CONFIGURATION, item.route_config),
         *(Key(snapshot.SECRET, names.secret(ref)) for ref in secrets),
     ]
