@@ -26,6 +26,7 @@ HTTP2 = {
 BUFFERED = {
     "request_header_mode": "SEND",
     "request_body_mode": "BUFFERED",
+    "request_trailer_mode": "SKIP",
     "response_header_mode": "SKIP",
     "response_body_mode": "NONE",
     "response_trailer_mode": "SEND",
@@ -98,6 +99,9 @@ def listener(name: str, port_file: str) -> dict[str, Any]:
         "processing_mode": MODES[name],
         "failure_mode_allow": name != GUIDE,
         "message_timeout": "1s",
+        "max_message_timeout": "60s",
+        "allow_mode_override": name != GUIDE,
+        "allowed_override_modes": [{**BUFFERED, "response_header_mode": "SEND"}],
         "metadata_options": {
             "receiving_namespaces": {"untyped": ["envoy.lb", "pointsman"]},
             "forwarding_namespaces": {"untyped": ["envoy.lb"]},

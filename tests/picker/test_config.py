@@ -16,7 +16,7 @@ from pointsman.picker.config import ConfigError, PickerConfig, read_config
 from pointsman.picker.endpoints.measures import Measures
 from pointsman.picker.endpoints.table import Seen
 from pointsman.picker.scheduling import labels
-from pointsman.picker.scheduling.memory import NoHitLru, SessionAffinity
+from pointsman.picker.scheduling.memory import NoHitLru
 from pointsman.picker.scheduling.parameters import Plugin
 from pointsman.picker.scheduling.plugins import BUILT_IN, LATER, PARAMETERS, factories
 from pointsman.picker.scheduling.profile import DEFAULT, Picking, choose
@@ -144,7 +144,8 @@ def test_every_fault_is_told_with_its_place() -> None:
         "featureGates[0]: queues are not part of this version yet",
         "featureGates[1]: feature gate 'flowControll' is not known; did you mean 'flowControl'?",
         "plugins[0].type: plugin type 'queue-scorr' is not known; did you mean 'queue-scorer'?",
-        "plugins[1].type: latency-scorer is not part of this version yet",
+        "plugins[1].type: latency-scorer is not part of this version yet: "
+        "it needs predictions of latency",
         "plugins[2].parameters.queueThresholdToken: field 'queueThresholdToken' is not known; "
         "did you mean 'queueThresholdTokens'?",
         "plugins[3].parameters.maxNumOfEndpoints: Input should be greater than or equal to 1",
@@ -206,11 +207,19 @@ def test_no_configuration_breaks_it(value: Any) -> None:
 
 
 def test_no_type_is_both_there_and_not() -> None:
-    assert not set(PARAMETERS) & LATER
-    assert not BUILT_IN & LATER
+    assert not set(PARAMETERS) & set(LATER)
+    assert not BUILT_IN & set(LATER)
     required: dict[str, dict[str, Any]] = {
         "by-label": {"label": "a", "validValues": ["b"]},
         "header-label-affinity-scorer": {"headerName": "h", "labelKey": "l"},
+        "endpoint-attribute-filter": {
+            "attribute": "a",
+            "algorithm": {"type": "threshold", "threshold": {"operator": "Equal", "value": 1}},
+        },
+        "endpoint-attribute-scorer": {
+            "attributeKey": "a",
+            "algorithm": {"type": "linear_lower_is_better"},
+        },
         "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 3}]},
     }
     for name, factory in factories().items():
@@ -297,20 +306,6 @@ def test_no_hit_lru() -> None:
     memory.picked("b", COLD)
     memory.picked("c", WARM)
     assert memory.score(SERVERS, COLD) == [0.5, 0, 1]
-
-
-def test_sessions_stay_until_they_are_forgotten() -> None:
-    now = 0.0
-    memory = SessionAffinity(lambda: now, "x-session-id", 300)
-    mine = Wanted(headers={"x-session-id": "s"})
-    assert memory.keep(SERVERS, mine) == SERVERS
-    memory.picked("b", mine)
-    assert memory.score(SERVERS, mine) == [0, 1, 0]
-    assert memory.keep(SERVERS, mine) == SERVERS[1:2]
-    assert memory.keep(SERVERS[:1], mine) == SERVERS[:1]
-    assert memory.score(SERVERS, Wanted(headers={"x-session-id": "t"})) == [0, 0, 0]
-    now = 301.0
-    assert memory.score(SERVERS, mine) == [0, 0, 0]
 
 
 def labelled(**found: str) -> Seen:

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from pointsman.picker.config import read_config
 from pointsman.picker.ends.rates import PrefillRate
 from pointsman.picker.flags import Options
 from pointsman.picker.process import Picker
@@ -23,6 +24,9 @@ from pointsman.resources.base import Resource
 from pointsman.store import Store
 from tests.picker.conftest import Feed, Objects, command, model, pod, pool, serving, until
 from tests.picker.envoys import CLOSED, GUIDE, KEY, OWN, bootstrap, envoy_binary
+
+
+HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
 
 
 @dataclass
@@ -188,6 +192,19 @@ async def test_the_speed_of_servers_is_learnt_from_log_or_stream(world: World) -
         await until(lambda: any(each.prefill.is_learnt for each in world.picker.table))
         if mode == OWN:
             await until(lambda: log.matched == 40)
+
+
+@pytest.mark.e2e
+async def test_a_client_that_sends_its_token_back_comes_to_the_same_server(world: World) -> None:
+    text = "plugins: [{type: session-affinity-filter}, {type: random-picker}]"
+    world.picker.director.config = read_config(f"{HEAD}{text}")
+    for mode in (OWN, GUIDE):
+        _, answer, headers = await world.post(mode, chat("hi"))
+        token = {"x-session-token": headers["x-session-token"]}
+        for _ in range(6):
+            _, again, headers = await world.post(mode, chat("hi"), **token)
+            assert (again, headers["x-session-token"]) == (answer, token["x-session-token"])
+    await until(lambda: world.picker.ext_proc.open_streams == 0)
 
 
 @pytest.mark.e2e

@@ -8,7 +8,7 @@ any configuration the picker uses its own default profile.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Any
@@ -17,10 +17,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from pointsman.picker.endpoints.measures import NOTHING_MORE, Extraction
 from pointsman.picker.flow.saturation import Detector, saturation
 from pointsman.picker.scheduling import plugins
-from pointsman.picker.scheduling.parameters import Plugin
-from pointsman.picker.scheduling.plugins import ENTRY_POINTS, LATER, Factory
+from pointsman.picker.scheduling.parameters import Admitter, Attribute, Plugin
+from pointsman.picker.scheduling.plugins import ENTRY_POINTS, LATER, WITHOUT_EFFECT, Factory
 from pointsman.picker.scheduling.profile import (
     DEFAULT,
     NamedFilter,
@@ -53,6 +54,19 @@ class PickerConfig:
     profile_header: str | None = None
     """The request header that names a profile; None where there is one profile for all."""
     detector: Detector = saturation
+    admitters: tuple[Admitter, ...] = ()
+    """Who may turn away requests of a priority below 0."""
+    attributes: tuple[Attribute, ...] = ()
+    """What is found in requests' headers and shown beside them."""
+    extraction: Extraction = NOTHING_MORE
+    """Which metrics of servers are read beside those that are known."""
+    notes: tuple[str, ...] = ()
+    """What was read and changes nothing, in words."""
+
+    @property
+    def answers_headers(self) -> bool:
+        """Whether some answers get a header from the picker."""
+        return any(profile.token_headers for profile in self.profiles.values())
 
     def profile(self, headers: Mapping[str, str]) -> Profile | None:
         """The profile for a request; None if its header names none that exists."""
@@ -146,6 +160,7 @@ class _Reader:
         self._problems: list[str] = []
         self._factories = {**plugins.factories(), **_own_plugins(self._problems)}
         self._plugins: dict[str, Plugin] = {}
+        self._notes: list[str] = []
 
     def config(self) -> PickerConfig:
         spec = self._spec
@@ -159,10 +174,24 @@ class _Reader:
         profiles = self._profiles()
         detector = self._detector()
         self._check_references()
-        config = self._handled(PickerConfig(profiles, next(iter(profiles)), None, detector))
+        config = self._handled(self._gathered(profiles, detector))
         if self._problems:
             raise ConfigError(self._problems)
         return config
+
+    def _gathered(self, profiles: Mapping[str, Profile], detector: Detector) -> PickerConfig:
+        """What plugins do that belong to no profile."""
+        every = list(self._plugins.values())
+        extractions = [plugin.extraction for plugin in every if plugin.extraction is not None]
+        return PickerConfig(
+            profiles,
+            next(iter(profiles)),
+            detector=detector,
+            admitters=tuple(plugin.admitter for plugin in every if plugin.admitter is not None),
+            attributes=tuple(plugin.attribute for plugin in every if plugin.attribute is not None),
+            extraction=extractions[-1] if extractions else NOTHING_MORE,
+            notes=tuple(self._notes),
+        )
 
     def _fault(self, place: str, what: str) -> None:
         self._problems.append(f"{place}: {what}")
@@ -185,7 +214,8 @@ class _Reader:
         factory = self._factories.get(plugin.type)
         if factory is None:
             if plugin.type in LATER:
-                self._fault(f"{place}.type", f"{plugin.type} is not part of this version yet")
+                what = f"{plugin.type} is not part of this version yet: {LATER[plugin.type]}"
+                self._fault(f"{place}.type", what)
             else:
                 self._fault(f"{place}.type", _unknown("plugin type", plugin.type, self._factories))
             return
@@ -196,6 +226,17 @@ class _Reader:
             self._problems += _faults(error, model, f"{place}.parameters")
         except Exception as error:  # someone else's code may raise anything
             self._fault(f"{place}.parameters", f"{type(error).__name__}: {error}")
+        else:
+            self._note(place, plugin, is_built_in=self._plugins[name].is_built_in)
+
+    def _note(self, place: str, plugin: _PluginSpec, *, is_built_in: bool) -> None:
+        """Say what is read and changes nothing: all of what is built in, some of the others."""
+        given = plugin.parameters or {}
+        idle = WITHOUT_EFFECT.get(plugin.type, frozenset())
+        names = list(given) if is_built_in else [name for name in _keys(given) if name in idle]
+        if names:
+            listed = ", ".join(dict.fromkeys(names))
+            self._notes.append(f"{place} ({plugin.type}): without effect here: {listed}")
 
     def _find(self, place: str, name: str) -> Plugin:
         found = self._plugins.get(name)
@@ -244,6 +285,9 @@ class _Reader:
                 )
             if plugin.listener is not None and plugin.listener not in profile.listeners:
                 profile = replace(profile, listeners=(*profile.listeners, plugin.listener))
+            if plugin.token_header and plugin.token_header not in profile.token_headers:
+                tokens = (*profile.token_headers, plugin.token_header)
+                profile = replace(profile, token_headers=tokens)
             if plugin.reads_headers:
                 profile = replace(profile, reads_headers=True)
         return profile if picked_by is not None else replace(profile, picking=Picking.MAX_SCORE)
@@ -301,6 +345,17 @@ def _own_plugins(problems: list[str]) -> dict[str, Factory]:
         except Exception as error:  # someone else's code may raise anything
             problems.append(f"the plugin {point.name!r} ({point.value}) cannot be loaded: {error}")
     return found
+
+
+def _keys(value: Any) -> Iterator[str]:
+    """Every key in parameters, however deep."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _keys(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _keys(inner)
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -38,6 +38,7 @@ from pointsman.picker.requests.spans import splice
 from pointsman.picker.scheduling.cost import expected_answer
 from pointsman.picker.scheduling.profile import Profile, Random, choose
 from pointsman.picker.scheduling.request import Wanted
+from pointsman.picker.scheduling.sessions import token_of
 
 CONTROL_HEADERS = frozenset(
     (
@@ -159,7 +160,7 @@ class Director:
             objective = _objective(request.headers) if trust.objective else ""
             wanted = self._wanted(view, ask, objective)
             candidates = _candidates(view, request.metadata)
-            self._let_pass(view, wanted)
+            self._let_pass(view, wanted, candidates)
             profile = self._profile(request.headers)
             hashes = prompt_chain(wanted.model, ask.fields)
             wanted = self._with_facts(wanted, hashes, request.headers, profile)
@@ -189,6 +190,7 @@ class Director:
             model=ask.model or "",
             body=_rewritten(ask, wanted.model),
             removed_headers=_removed(request.headers),
+            response_headers=_tokens(profile, chosen[0]) if profile.token_headers else (),
         )
         return Picked(forward, ask, wanted.model, reservation)
 
@@ -197,6 +199,11 @@ class Director:
     ) -> Wanted:
         """What is wanted, with all that the profile may look at."""
         shown = headers if profile.reads_headers else {}
+        if shown and self.config.attributes:
+            shown = {
+                **headers,
+                **{each.header: each.read(headers) for each in self.config.attributes},
+            }
         if hashes:
             return replace(
                 wanted,
@@ -215,19 +222,19 @@ class Director:
             raise RefusedError(ApiError(400, message, "unknown_profile"))
         return profile
 
-    def _let_pass(self, view: PoolView, wanted: Wanted) -> None:
+    def _let_pass(self, view: PoolView, wanted: Wanted, candidates: Sequence[Endpoint]) -> None:
         # Where nobody was said to be less important than others, a queue at the model server is
         # better than an error.
-        if wanted.gives_way and self.config.detector(view.endpoints) >= 1.0:
-            raise RefusedError(
-                ApiError(
-                    429,
-                    "The model servers are saturated, and this request's priority is too low.",
-                    "rate_limited",
-                    None,
-                    RETRY_AFTER_S,
-                )
-            )
+        if not wanted.gives_way:
+            return
+        if self.config.detector(view.endpoints) >= 1.0:
+            what = "The model servers are saturated, and this request's priority is too low."
+            raise RefusedError(ApiError(429, what, "rate_limited", None, RETRY_AFTER_S))
+        if wanted.priority < 0 and any(
+            self._rng.random() < admitter(candidates) for admitter in self.config.admitters
+        ):
+            what = "The model servers are busy, and this request's priority is low."
+            raise RefusedError(ApiError(429, what, "rate_limited", None, RETRY_AFTER_S))
 
     def _reserve(
         self, chosen: Loaded, wanted: Wanted, hashes: Sequence[int], now: float
@@ -358,6 +365,10 @@ def _rewritten(ask: Ask, target: str | None) -> bytes | None:
     if ask.body is None or ask.span is None or target is None or target == ask.model:
         return None
     return splice(ask.body, ask.span, target)
+
+
+def _tokens(profile: Profile, chosen: Loaded) -> tuple[tuple[str, str], ...]:
+    return tuple((name, token_of(chosen.name)) for name in profile.token_headers)
 
 
 def _removed(headers: Mapping[str, str]) -> tuple[str, ...]:

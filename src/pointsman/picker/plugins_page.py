@@ -84,6 +84,14 @@ _SAMPLES: Mapping[str, Mapping[str, Any]] = {
     "header-label-affinity-scorer": {"headerName": "h", "labelKey": "l"},
     "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 1}]},
     "context-length-aware": {"enableFiltering": True},
+    "endpoint-attribute-filter": {
+        "attribute": "a",
+        "algorithm": {"type": "threshold", "threshold": {"operator": "LessThan", "value": 1}},
+    },
+    "endpoint-attribute-scorer": {
+        "attributeKey": "a",
+        "algorithm": {"type": "linear_lower_is_better"},
+    },
 }
 """Parameters of types that need some, to make one and look at it."""
 
@@ -107,6 +115,9 @@ _ROLES = {
     "scorer": "scorer",
     "picking": "picker",
     "detector": "saturation detector",
+    "admitter": "admitter",
+    "attribute": "producer",
+    "extraction": "extractor",
 }
 
 
@@ -114,12 +125,16 @@ def page() -> str:
     """The whole page."""
     parts = [_HEAD, *_overview(), *(_section(name) for name in sorted(PARAMETERS))]
     built_in = ", ".join(f"`{name}`" for name in sorted(BUILT_IN))
-    later = ", ".join(f"`{name}`" for name in sorted(LATER))
+    later = [f"| `{name}` | {LATER[name]} |" for name in sorted(LATER)]
     parts += [
         "## Taken, and always in effect\n",
         f"These name what the picker does anyway, whatever their parameters: {built_in}.\n",
+        "Parameters that change nothing, of these and of those above, are told in the log.\n",
         "## Not there yet\n",
-        f"Naming one of these is an error that says so: {later}.\n",
+        "Naming one of these is an error that says so.\n",
+        "| type | why |\n| --- | --- |",
+        *later,
+        "",
         _OWN.format(example=_indented(EXAMPLE), group=ENTRY_POINTS),
     ]
     return "\n".join(parts)
@@ -157,7 +172,7 @@ def _role(name: str) -> str:
 def _formulas(plugin: Plugin) -> Iterator[str]:
     for field, role in _ROLES.items():
         function = getattr(plugin, field)
-        if callable(function):
+        if inspect.isroutine(function) or isinstance(function, partial):
             yield f"As a {role}: {_in_users_names(_told(function))}"
 
 

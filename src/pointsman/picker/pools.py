@@ -112,7 +112,8 @@ def _members(store: Store, pool: InferencePool) -> dict[str, tuple[Place, Mappin
         for port in _active_ports(pod, ports):
             at = pod_address(pod, port)
             if at is not None:
-                place = Place(*at, pod.metadata.namespace, pod.metadata.name)
+                rank = ports.index(port)
+                place = Place(*at, pod.metadata.namespace, pod.metadata.name, rank)
                 members[place.address] = (place, pod.metadata.labels)
     return members
 

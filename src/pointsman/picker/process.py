@@ -98,6 +98,7 @@ class Picker:
             time.monotonic,
             max(options.refresh_metrics_interval_s, 0.05),
             lambda endpoint: self.report.scrape_errors.add((endpoint.address,)),
+            lambda: self.director.config.extraction,
         )
         self.prefixes = PrefixIndex()
         self.pools = Pools(store, self.table, self._endpoints_changed)
@@ -199,7 +200,7 @@ class Picker:
     def _read_config(self) -> PickerConfig:
         path = self.options.config_file
         self._config_text = path.read_text() if path is not None else self.options.config_text
-        return read_config(self._config_text) if self._config_text else PickerConfig()
+        return _noted(read_config(self._config_text)) if self._config_text else PickerConfig()
 
     async def _follow_config(self) -> None:
         """Take up the configuration file as it changes; a wrong one leaves the last good one."""
@@ -214,7 +215,7 @@ class Picker:
                 if now == text:
                     continue
                 text = now
-                self.director.config = read_config(now)
+                self.director.config = _noted(read_config(now))
                 log.info("The configuration %s has changed and is in use", path)
             except (OSError, UnicodeDecodeError, ConfigError) as error:
                 self.config_errors += 1
@@ -248,6 +249,13 @@ class Picker:
             sum(len(view.endpoints) for view in pools),
         )
         await self.source.follow()
+
+
+def _noted(config: PickerConfig) -> PickerConfig:
+    """Say what of a configuration changes nothing."""
+    for note in config.notes:
+        log.warning("The configuration's %s", note)
+    return config
 
 
 def mode_without_config(use_streaming: str | None) -> Mode:

@@ -62,6 +62,17 @@ PICK_LOG_BUFFER_BYTES = 64 * 1024
 TTFT_FORMAT = "%COMMON_DURATION(DS_RX_BEG:US_RX_BODY_BEG:us)%"
 """Microseconds from the request's first byte to the first byte of the answer's body."""
 
+OWN_MODE = {
+    "request_header_mode": "SEND",
+    "request_body_mode": "BUFFERED",
+    "request_trailer_mode": "SKIP",
+    "response_header_mode": "SKIP",
+    "response_body_mode": "NONE",
+    "response_trailer_mode": "SEND",
+}
+"""Our own picker's. One that gives clients a token of their session asks to see the headers of the
+answer too, which is the only change of mode that is allowed."""
+
 FAIL_OPEN = "FailOpen"
 
 _POLICY = "envoy.load_balancing_policies"
@@ -179,6 +190,8 @@ def pool_filter() -> ext_proc_pb2.ExternalProcessor:
         },
         message_timeout=seconds(PICKER_MESSAGE_TIMEOUT_S),
         max_message_timeout=seconds(PICKER_MAX_MESSAGE_TIMEOUT_S),
+        allow_mode_override=True,
+        allowed_override_modes=[{**OWN_MODE, "response_header_mode": "SEND"}],
         metadata_options={
             "receiving_namespaces": {
                 "untyped": [headers.DESTINATION_NAMESPACE, headers.PICK_NAMESPACE]
@@ -227,14 +240,7 @@ def route_override(
     """
     meta = pool.metadata
     if picker.is_own:
-        mode = {
-            "request_header_mode": "SEND",
-            "request_body_mode": "BUFFERED",
-            "request_trailer_mode": "SKIP",
-            "response_header_mode": "SKIP",
-            "response_body_mode": "NONE",
-            "response_trailer_mode": "SEND",
-        }
+        mode = OWN_MODE
         told = [{"key": headers.POOL_METADATA, "value": f"{meta.namespace}/{meta.name}"}]
         told += also_told
     else:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from pointsman.inference.metrics import ENGINES, EngineMetrics, Metric
 
@@ -47,6 +47,21 @@ class Measures:
     """How many tokens the KV cache holds."""
     own_requests: int = 0
     """Our own requests in flight at that moment, to know what has changed since."""
+    custom: Mapping[str, float] = field(default_factory=dict)
+    """What the configuration names beside these, by the names that it gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What is read beside what is known anyway."""
+
+    engines: tuple[EngineMetrics, ...] = ()
+    """Looked for before the others."""
+    custom: Mapping[str, Metric] = field(default_factory=dict)
+    """Names of one's own to the series that they stand for; the last value counts."""
+
+
+NOTHING_MORE = Extraction()
 
 
 class Series:
@@ -115,16 +130,19 @@ def _parsed(line: bytes, name_bytes: int) -> Series | None:
     return Series(labels, value)
 
 
-def read_measures(text: bytes, at: float, own_requests: int = 0) -> Measures | None:
+def read_measures(
+    text: bytes, at: float, own_requests: int = 0, extraction: Extraction = NOTHING_MORE
+) -> Measures | None:
     """What a server says; None if none of the known names is there."""
-    for names in ENGINES:
+    custom = _custom(text, extraction.custom) if extraction.custom else {}
+    for names in (*extraction.engines, *ENGINES):
         waiting = _first(text, names.waiting)
         running = _first(text, names.running)
         kv_cache = _first(text, names.kv_cache)
         if waiting or running or kv_cache:
             break
     else:
-        return None
+        return Measures(at=at, own_requests=own_requests, custom=custom) if custom else None
     running_adapters, waiting_adapters, max_adapters = _adapters(text, names)
     base_models = {item.label(b"model_name") for item in running or waiting or kv_cache}
     return Measures(
@@ -138,7 +156,13 @@ def read_measures(text: bytes, at: float, own_requests: int = 0) -> Measures | N
         base_models=frozenset(model for model in base_models if model),
         kv_cache_tokens=_kv_cache_tokens(text, names),
         own_requests=own_requests,
+        custom=custom,
     )
+
+
+def _custom(text: bytes, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    found = {key: item.value for key, metric in metrics.items() for item in _selected(text, metric)}
+    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 def _first(text: bytes, metrics: tuple[Metric, ...]) -> list[Series]:

@@ -17,7 +17,7 @@ from typing import Self
 
 import aiohttp
 
-from pointsman.picker.endpoints.measures import read_measures
+from pointsman.picker.endpoints.measures import NOTHING_MORE, Extraction, read_measures
 from pointsman.picker.endpoints.table import Endpoint
 from pointsman.picker.requests.listing import read_listing
 
@@ -40,10 +40,12 @@ class Scraper:
         clock: Callable[[], float],
         interval_s: float = INTERVAL_S,
         on_failure: Callable[[Endpoint], None] | None = None,
+        extraction: Callable[[], Extraction] = lambda: NOTHING_MORE,
     ) -> None:
         self._clock = clock
         self._interval_s = interval_s
         self._on_failure = on_failure
+        self._extraction = extraction
         self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
         self._session: aiohttp.ClientSession | None = None
 
@@ -79,7 +81,9 @@ class Scraper:
         """Read one server's metrics now; a failure leaves the last reading."""
         text = await self._get(endpoint, "/metrics")
         measures = (
-            read_measures(text, self._clock(), endpoint.requests) if text is not None else None
+            read_measures(text, self._clock(), endpoint.requests, self._extraction())
+            if text is not None
+            else None
         )
         if measures is None:
             self._failed(endpoint)

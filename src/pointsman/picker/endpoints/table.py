@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -25,12 +25,19 @@ class Place:
     port: int
     namespace: str
     pod: str
+    rank: int = field(default=0, compare=False)
+    """Which of its pool's target ports this is, from 0."""
 
     @property
     def address(self) -> str:
         """`host:port`, as it goes into headers."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """What the reference calls it."""
+        return f"{self.namespace}/{self.pod}-rank-{self.rank}"
 
 
 class Loaded(Protocol):
@@ -72,6 +79,10 @@ class Loaded(Protocol):
     def labels(self) -> Mapping[str, str]:
         """Of the pod."""
 
+    @property
+    def name(self) -> str:
+        """`namespace/pod-rank-number`."""
+
 
 class Endpoint:
     """A model server under one address, and what we know of its load.
@@ -93,6 +104,7 @@ class Endpoint:
         "labels",
         "measures",
         "models",
+        "name",
         "place",
         "prefill",
         "requests",
@@ -102,6 +114,7 @@ class Endpoint:
     def __init__(self, place: Place, labels: Mapping[str, str] | None = None) -> None:
         self.place = place
         self.address = place.address
+        self.name = place.name
         self.labels = labels or {}
         self.measures: Measures | None = None
         self.models: Mapping[str, Mapping[str, Any]] = {}
@@ -186,6 +199,7 @@ class Seen(NamedTuple):
     context_tokens: int = 0
     prefill_tokens_per_s: float = DEFAULT_TOKENS_PER_S
     cache_fullness: float = 0.0
+    name: str = ""
 
 
 def seen(endpoint: Loaded) -> Seen:
@@ -200,6 +214,7 @@ def seen(endpoint: Loaded) -> Seen:
         endpoint.context_tokens,
         endpoint.prefill_tokens_per_s,
         endpoint.cache_fullness,
+        endpoint.name,
     )
 
 

@@ -43,6 +43,20 @@ RESPONSE_BODY_GO_ON = _serialized(pb.ProcessingResponse(response_body=pb.BodyRes
 RESPONSE_TRAILERS_GO_ON = _serialized(
     pb.ProcessingResponse(response_trailers=pb.TrailersResponse())
 )
+SHOW_RESPONSE_HEADERS = _serialized(
+    pb.ProcessingResponse(
+        mode_override={
+            "request_header_mode": "SEND",
+            "request_body_mode": "BUFFERED",
+            "request_trailer_mode": "SKIP",
+            "response_header_mode": "SEND",
+            "response_body_mode": "NONE",
+            "response_trailer_mode": "SEND",
+        }
+    )
+)
+"""Follows the answer to a request's headers: Envoy is to show the answer's headers too. Our gateway
+allows this and no other change of its mode."""
 REQUEST_BODY_DROPPED = _serialized(
     pb.ProcessingResponse(
         request_body=pb.BodyResponse(
@@ -62,6 +76,8 @@ class Forward:
     """The body in place of the one that came; None if that stays."""
     set_headers: tuple[tuple[str, str], ...] = ()
     removed_headers: tuple[str, ...] = ()
+    response_headers: tuple[tuple[str, str], ...] = ()
+    """For the answer, where its headers are shown to the picker."""
     pick: str = ""
     """The number that the access log shall bring back; "" where none is awaited."""
     model: str = ""
@@ -232,9 +248,9 @@ def _streamed(chunk: bytes, *, is_end: bool) -> pb.BodyResponse:
     return pb.BodyResponse(response=pb.CommonResponse(body_mutation=mutation))
 
 
-def response_headers_with(name: str, value: str) -> bytes:
-    """The answer to response headers that sets one more."""
-    mutation = pb.HeaderMutation(set_headers=[_set(name, value)])
+def response_headers_with(headers: Iterable[tuple[str, str]]) -> bytes:
+    """The answer to response headers that sets some more."""
+    mutation = pb.HeaderMutation(set_headers=[_set(*header) for header in headers])
     response = pb.HeadersResponse(response=pb.CommonResponse(header_mutation=mutation))
     return _serialized(pb.ProcessingResponse(response_headers=response))
 

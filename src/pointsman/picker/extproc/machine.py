@@ -20,9 +20,9 @@ older ones the machine is told what to assume). R is the rule for the request si
 - In BUFFERED Envoy picks the host after the body's answer, so the pick may come there.
 - The header carries one endpoint, since an ORIGINAL_DST cluster answers 503 to a list; a gateway
   that is known to take lists (`takes_lists`) gets the whole order, in header and metadata alike.
-- The response side is echoed as it comes; nothing in it is changed, but that a decision which was
-  asked for is added to its headers. It may begin at any time, also before the pick, when Envoy or a
-  filter answers by itself; then the pick is dropped.
+- The response side is echoed as it comes; only headers may be added (a decision that was asked for,
+  the token of a session). It may begin at any time, also before the pick, when Envoy or a filter
+  answers by itself; then the pick is dropped.
 - With `observability_mode` Envoy expects no answer, and none is given.
 - After an immediate response nothing more is answered.
 - A message that may not come where it comes is a ProtocolViolationError; the owner of the stream
@@ -122,7 +122,9 @@ class Assumptions:
     mode: Mode = Mode.FULL_DUPLEX_STREAMED
     """The request's body mode where the first message has no `protocol_config`."""
     takes_lists: bool = False
-    """Whether a list of endpoints may go out."""
+    """Our own gateway: a list of endpoints may go out, and a decision goes by the metadata."""
+    asks_for_response_headers: bool = False
+    """Whether our own gateway shall show the headers of the answer, which it does not by itself."""
 
 
 class Machine:
@@ -132,11 +134,11 @@ class Machine:
         "_assumptions",
         "_body",
         "_body_messages",
-        "_decision",
         "_headers",
         "_is_answer_in_body",
         "_is_silent",
         "_metadata",
+        "_response_headers",
         "_waits_for_headers",
         "_was_trailers",
         "held_bytes",
@@ -159,7 +161,7 @@ class Machine:
         self._metadata: Any = None
         self._body: list[bytes] = []
         self._body_messages = 0
-        self._decision = ""
+        self._response_headers: tuple[tuple[str, str], ...] = ()
         self._waits_for_headers = True
         self._is_silent = False
         self._is_answer_in_body = False
@@ -207,7 +209,9 @@ class Machine:
             self._close()
         else:
             self._forward(answer)
-            self._decision = answer.decision
+            self._response_headers = answer.response_headers
+            if answer.decision and not self._assumptions.takes_lists:
+                self._response_headers += ((DECISION, answer.decision),)
             self.state = State.ANSWERED
             self._drop_body()
         if self._is_silent:
@@ -265,7 +269,10 @@ class Machine:
         if mode is Mode.STREAMED and self._waits_for_headers:
             return self._decide(None, is_complete=False)
         if mode in (Mode.BUFFERED, Mode.BUFFERED_PARTIAL):
-            self.out.append(answers.REQUEST_HEADERS_GO_ON)
+            go_on = answers.REQUEST_HEADERS_GO_ON
+            if self._assumptions.asks_for_response_headers:
+                go_on += answers.SHOW_RESPONSE_HEADERS
+            self.out.append(go_on)
         self.state = State.BODY
         return None
 
@@ -336,9 +343,10 @@ class Machine:
             self.out.append(answers.REQUEST_TRAILERS_GO_ON + answers.metadata_only(destination))
             return
         else:
-            self.out.append(
-                answers.picked(forward, destination, in_body_response=False, content_length=None)
-            )
+            data = answers.picked(forward, destination, in_body_response=False, content_length=None)
+            if self._assumptions.asks_for_response_headers:
+                data += answers.SHOW_RESPONSE_HEADERS
+            self.out.append(data)
         if self._was_trailers:
             self.out.append(answers.REQUEST_TRAILERS_GO_ON)
 
@@ -369,8 +377,8 @@ class Machine:
         was_unanswered = self.state in (State.BODY, State.DECIDING)
         self.state = State.RESPONSE
         self._drop_body()
-        if self._decision:
-            self.out.append(answers.response_headers_with(DECISION, self._decision))
+        if self._response_headers:
+            self.out.append(answers.response_headers_with(self._response_headers))
         else:
             self.out.append(answers.RESPONSE_HEADERS_GO_ON)
         if was_unanswered:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf.message import DecodeError
@@ -76,6 +77,7 @@ class ExtProc:
         self._default_pool = default_pool
         self._foreign_trust = foreign_trust
         self._ours = Assumptions(mode_without_config, takes_lists=True)
+        self._ours_with_answers = replace(self._ours, asks_for_response_headers=True)
         self._foreign = Assumptions(mode_without_config)
         self._streams: set[Stream] = set()
         self._is_draining = False
@@ -102,7 +104,12 @@ class ExtProc:
     def _open(self, responder: Responder) -> Stream:
         named = responder.header(_POOL_METADATA)
         pool = named.decode("utf-8", "replace") if named is not None else self._default_pool
-        assumptions = self._ours if named is not None else self._foreign
+        if named is None:
+            assumptions = self._foreign
+        elif self.director.config.answers_headers:
+            assumptions = self._ours_with_answers
+        else:
+            assumptions = self._ours
         trust = self._foreign_trust if named is None else _told_trust(responder)
         stream = Stream(self, responder, pool or "", assumptions, trust)
         self.unended_streams += 1

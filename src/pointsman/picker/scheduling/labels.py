@@ -46,6 +46,25 @@ def by_label(
     ]
 
 
+TEST_HEADER = "test-epp-endpoint-selection"
+"""By which the inference extension's conformance suite names the servers that it wants."""
+
+
+def named_by_test(endpoints: Sequence[Loaded], wanted: Wanted) -> Sequence[Loaded]:
+    """The endpoints that the header `test-epp-endpoint-selection` names, in its order.
+
+    Each as `ip` or `ip:port`, with commas between them. No header: none.
+    """
+    found: dict[str, Loaded] = {}
+    for item in wanted.headers.get(TEST_HEADER, "").split(","):
+        name = item.strip()
+        for endpoint in endpoints:
+            host = endpoint.address.rpartition(":")[0]
+            if name and name in (endpoint.address, host, host.strip("[]")):
+                found[endpoint.address] = endpoint
+    return list(found.values())
+
+
 def header_label_affinity(
     endpoints: Sequence[Loaded], wanted: Wanted, *, header: str, label: str
 ) -> Scores:

@@ -6,23 +6,37 @@ Calling a set of parameters makes the plugin.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
+from pointsman.picker.endpoints.measures import Extraction
+from pointsman.picker.endpoints.table import Loaded
 from pointsman.picker.flow.saturation import Detector
 from pointsman.picker.scheduling import filters, labels, scorers
 from pointsman.picker.scheduling.cost import CostModel
 from pointsman.picker.scheduling.filters import Filter
-from pointsman.picker.scheduling.memory import NoHitLru, SessionAffinity
+from pointsman.picker.scheduling.memory import NoHitLru
 from pointsman.picker.scheduling.profile import Listener, Picking
 from pointsman.picker.scheduling.scorers import Scorer
 from pointsman.resources.selectors import LabelSelector
+
+Admitter = Callable[[Sequence[Loaded]], float]
+"""The chance with which a request of a priority below 0 is turned away, from 0 to 1."""
+
+
+class Attribute(NamedTuple):
+    """Something that is found in a request's headers and shown beside them."""
+
+    header: str
+    """The name by which `Wanted.headers` has it."""
+    read: Callable[[Mapping[str, str]], str]
+    """From the headers; empty for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,11 @@ class Plugin:
     default_profile: str | None = None
     listener: Listener | None = None
     reads_headers: bool = False
+    admitter: Admitter | None = None
+    attribute: Attribute | None = None
+    token_header: str = ""
+    """The header of answers that names the server that was picked, as a token."""
+    extraction: Extraction | None = None
     is_built_in: bool = False
     """What it stands for always happens here; naming it changes nothing."""
 
@@ -160,45 +179,6 @@ class NoHitLruScorer(Parameters):
         return Plugin(scorer=memory.score, listener=memory)
 
 
-class SessionIdConfig(Settings):
-    """Where the session's id stands, and how long it is remembered."""
-
-    header_name: str = "x-session-id"
-    eviction_ttl_seconds: float = Field(300, gt=0)
-    eviction_sweep_seconds: float = Field(10, gt=0)
-
-
-class SessionAffinityParameters(Parameters):
-    """Keeps a session on its server."""
-
-    strategy: Literal["session_id"] = "session_id"
-    session_id_config: SessionIdConfig = SessionIdConfig()
-
-    def _memory(self) -> SessionAffinity:
-        config = self.session_id_config
-        return SessionAffinity(
-            time.monotonic, config.header_name.lower(), config.eviction_ttl_seconds
-        )
-
-
-class SessionAffinityScorer(SessionAffinityParameters):
-    """Keeps a session on its server, as a score."""
-
-    def __call__(self) -> Plugin:
-        """Make the plugin."""
-        memory = self._memory()
-        return Plugin(scorer=memory.score, listener=memory, reads_headers=True)
-
-
-class SessionAffinityFilter(SessionAffinityParameters):
-    """Keeps a session on its server."""
-
-    def __call__(self) -> Plugin:
-        """Make the plugin."""
-        memory = self._memory()
-        return Plugin(filter=memory.keep, listener=memory, reads_headers=True)
-
-
 class ContextLengthAware(Parameters):
     """Servers whose label names a range that holds the prompt's length."""
 
@@ -235,6 +215,14 @@ class LabelSelectorFilter(LabelSelector):
         """Make the plugin."""
         selector = LabelSelector.model_validate(self.to_dict())
         return Plugin(filter=partial(labels.by_selector, selector=selector))
+
+
+class HeaderBasedTestingFilter(Parameters):
+    """Servers that a request header names, for tests of gateways."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(filter=labels.named_by_test, reads_headers=True)
 
 
 class ByLabel(Parameters):
@@ -337,10 +325,20 @@ class PrefixCacheAffinityFilter(Parameters):
     affinity_threshold: float = Field(0.8, ge=0, le=1)
     exploration_probability: float = Field(0.0, ge=0, le=1)
     max_ttft_penalty_ms: float = Field(18_000, ge=0, alias="maxTTFTPenaltyMs")
-    ttft_source: Literal["prefillThroughput"] = "prefillThroughput"
+    ttft_source: str = "prefillThroughput"
     peak_prefill_throughput: float = Field(15_928, gt=0)
     prefix_match_info_producer_name: str = ""
+    latency_prediction_info_producer_name: str = ""
     in_flight_load_producer_name: str = ""
+
+    @field_validator("ttft_source")
+    @classmethod
+    def _is_served(cls, value: str) -> str:
+        if value == "latencyPredictor":
+            raise ValueError("latencyPredictor is not part of this version yet")
+        if value != "prefillThroughput":
+            raise ValueError("must be prefillThroughput")
+        return value
 
     def __call__(self) -> Plugin:
         """Make the plugin."""

@@ -76,6 +76,8 @@ class Profile:
     """Who wants to hear of each pick."""
     reads_headers: bool = False
     """Whether `Wanted.headers` is needed."""
+    token_headers: tuple[str, ...] = ()
+    """Headers of the answer that name the server that was picked, as a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,11 @@ def _totals(profile: Profile, left: Sequence[Loaded], wanted: Wanted) -> list[fl
     for scorer in profile.scorers:
         weight = scorer.weight
         scores = scorer.score(left, wanted)
+        # Written out: a call for each of a thousand endpoints would be half of the time.
         totals = [
-            total + weight * (0.0 if score < 0.0 else min(score, 1.0))
+            total + weight * score
+            if 0.0 <= score <= 1.0
+            else total + (weight if score > 1.0 else 0.0)
             for total, score in zip(totals, scores, strict=True)
         ]
     return totals

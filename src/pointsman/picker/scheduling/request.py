@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
+def attribute_header(name: str) -> str:
+    """Under which name `Wanted.headers` has what a plugin found; no client can send it."""
+    return f":attribute:{name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A request as scheduling sees it."""
