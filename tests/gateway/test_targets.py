@@ -10,6 +10,7 @@ from pointsman.gateway.policies.targets import Known, Place, Spot, Subject, Targ
 from pointsman.gateway.policies.traffic import TrafficPolicies, ignored, merged, problem
 from pointsman.gateway.policies.verdicts import Remarks, verdict
 from pointsman.resources.base import Ref
+from pointsman.resources.client_policies import ClientTrafficPolicy
 from pointsman.resources.parse import parse_object
 from pointsman.resources.traffic_policies import BackendTrafficPolicy, TrafficPolicySpec
 from pointsman.store import Store
@@ -40,6 +41,19 @@ def policy(name: str, *targets: dict[str, str], age: int = 0, **spec: Any) -> Ba
     }
     parsed = parse_object(data)
     assert isinstance(parsed.resource, BackendTrafficPolicy), parsed.problems
+    return parsed.resource
+
+
+def client(name: str, *targets: dict[str, str]) -> ClientTrafficPolicy:
+    parsed = parse_object(
+        {
+            "apiVersion": "gateway.envoyproxy.io/v1alpha1",
+            "kind": "ClientTrafficPolicy",
+            "metadata": {"name": name},
+            "spec": {"targetRefs": list(targets)},
+        }
+    )
+    assert isinstance(parsed.resource, ClientTrafficPolicy), parsed.problems
     return parsed.resource
 
 
@@ -146,6 +160,25 @@ def test_a_policy_without_any_target_of_its_own_is_not_accepted() -> None:
 
 def spec(**more: Any) -> TrafficPolicySpec:
     return policy("p", target(ROUTE), **more).spec
+
+
+def test_a_listener_of_a_listener_set_has_its_own_policy_or_that_of_its_set() -> None:
+    owner = Subject(Ref(GROUP, "ListenerSet", "default", "s"), {})
+    known = {**KNOWN, owner.ref: Known(owner, frozenset({"a", "b"}), (GATEWAY.ref,))}
+    items = [
+        client("gateway", target(GATEWAY)),
+        client("set", target(owner)),
+        client("listener", target(owner, "a")),
+    ]
+    targets = Targets(items)
+
+    found = [targets.of_listener(Place(GATEWAY, owner, name)) for name in ("a", "b")]
+    assert [item and item.metadata.name for item in found] == ["listener", "set"]
+    told = verdict(items[0], standings(targets, known)[items[0].ref], Remarks())
+    assert told[-1]["message"] == (
+        "There are existing ClientTrafficPolicies that are overriding these sections "
+        "[default/s default/s/a]"
+    )
 
 
 def test_what_would_change_the_meaning_refuses_the_policy_and_what_tunes_does_not() -> None:

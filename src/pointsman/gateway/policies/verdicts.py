@@ -85,7 +85,9 @@ def _overridden(policy: Resource, spots: Sequence[Spot]) -> str:
     kind = policy.KIND.kind
     plural = PLURALS[kind]
     if kind == "ClientTrafficPolicy":
-        sections = [spot.section or "" for spot in spots]
+        of_gateway = [spot for spot in spots if spot.ref.kind == GATEWAY]
+        sections = [spot.section or "" for spot in of_gateway]
+        sections += [spot.path for spot in spots if spot not in of_gateway]
         return f"There are existing {plural} that are overriding these sections {_listed(sections)}"
     groups = {
         "listeners": [spot.path for spot in spots if spot.ref.kind == GATEWAY],
