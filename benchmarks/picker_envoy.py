@@ -1,9 +1,13 @@
 """Requests per second of the real Envoy with the picker in the path, over the plain route's.
 
-Run: `python benchmarks/picker_envoy.py [--seconds 3]`. One Envoy with one worker serves three
-listeners: the model server (a fixed answer), the plain route to it, and the same route with our
-own gateway's ext_proc filter. The picker and the load run as processes of their own; the picker's
-CPU is its user and system time. All rows of a table are of the same run.
+Run: `python benchmarks/picker_envoy.py [--seconds 3]`. One Envoy with one worker serves four
+listeners: the model server (a fixed answer), the plain route to it, the same route with our own
+gateway's ext_proc filter, and that with the filters that read token usage. The picker and the load
+run as processes of their own; the picker's CPU is its user and system time. All rows of a table are
+of the same run.
+
+What it costs to read the usage is told for an answer in JSON and for a stream of 200 events, in
+Envoy's CPU, which here is the model server's too.
 
 Latency is measured twice: at 100 requests a second, where most of it is the time in which an idle
 machine wakes three processes up, and with one connection that asks again at once.
@@ -27,6 +31,9 @@ from typing import Any
 
 import uvloop
 
+from pointsman.gateway.listeners import token_usage
+from pointsman.gateway.messages import packed
+from pointsman.gateway.patches import typed_json
 from pointsman.picker.flags import Options
 from pointsman.picker.process import Picker
 from pointsman.resources.parse import parse_object
@@ -34,6 +41,12 @@ from pointsman.store import Store
 
 KEY = "x-gateway-destination-endpoint"
 ENDPOINTS = 16
+BUFFER_BYTES = 50 * 1024 * 1024
+STREAM_PATH = "/v1/completions"
+USAGE = '"usage":{"prompt_tokens":400,"total_tokens":600,"completion_tokens":200}'
+ANSWER = '{"id":"x","model":"m","choices":[{"text":"' + "word " * 200 + f'"}}],{USAGE}}}'
+EVENT = '{"id":"cmpl-1","object":"text_completion","model":"m","choices":[{"text":" word"}]'
+EVENTS = f"data: {EVENT}}}\n\n" * 200 + f"data: {EVENT},{USAGE}}}\n\ndata: [DONE]\n\n"
 
 
 def typed(name: str, **fields: Any) -> dict[str, Any]:
@@ -41,13 +54,23 @@ def typed(name: str, **fields: Any) -> dict[str, Any]:
     return {"@type": f"type.googleapis.com/envoy.extensions.{name}", **fields}
 
 
-def listener(name: str, port: int, route: dict[str, Any], *filters: Any) -> dict[str, Any]:
-    """A listener with one route."""
-    routes = [{"match": {"prefix": "/"}, **route}]
+def listener(
+    name: str,
+    port: int,
+    route: dict[str, Any],
+    *filters: Any,
+    stream: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """A listener with one route, and another one for streams where there is one."""
+    routes = [{"match": {"prefix": STREAM_PATH}, **(stream or route)}]
+    routes.append({"match": {"prefix": "/"}, **route})
     manager = typed(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=name,
-        route_config={"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]},
+        route_config={
+            "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}],
+            "max_direct_response_body_size_bytes": 1024 * 1024,
+        },
         http_filters=[
             *filters,
             {"name": "router", "typed_config": typed("filters.http.router.v3.Router")},
@@ -56,7 +79,7 @@ def listener(name: str, port: int, route: dict[str, Any], *filters: Any) -> dict
     return {
         "name": name,
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-        "per_connection_buffer_limit_bytes": 50 * 1024 * 1024,
+        "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}],
     }
 
@@ -65,6 +88,18 @@ def at(*addresses: dict[str, Any]) -> dict[str, Any]:
     """A load assignment."""
     endpoints = [{"endpoint": {"address": address}} for address in addresses]
     return {"cluster_name": "x", "endpoints": [{"lb_endpoints": endpoints}]}
+
+
+def answer(kind: str, body: str) -> dict[str, Any]:
+    """A route that answers by itself."""
+    types = {"json": "application/json", "sse": "text/event-stream"}
+    header = {"key": "content-type", "value": types[kind]}
+    return {
+        "direct_response": {"status": 200, "body": {"inline_string": body}},
+        "response_headers_to_add": [
+            {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        ],
+    }
 
 
 def picker_address(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
@@ -84,7 +119,8 @@ def picker_address(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
 def bootstrap(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
     """The whole configuration.
 
-    Ports are `base` (server), +1 (plain), +2 (with the picker), +3 (the picker with TLS).
+    Ports are `base` (server), +1 (plain), +2 (with the picker), +3 (the picker with TLS), +4 (with
+    the picker, and usage is read).
     """
     ext_proc = typed(
         "filters.http.ext_proc.v3.ExternalProcessor",
@@ -119,14 +155,19 @@ def bootstrap(folder: Path, base: int, *, tls: bool) -> dict[str, Any]:
             explicit_http_config={"http2_protocol_options": {}},
         )
     }
-    answer = {"status": 200, "body": {"inline_string": '{"id":"x","choices":[]}'}}
+    readers = [
+        {"name": name, "typed_config": typed_json.to_dict(packed(config))}
+        for name, config in token_usage.listener_filters(BUFFER_BYTES).items()
+    ]
+    asks = {"name": "e", "typed_config": ext_proc}
     to_pool = {"route": {"cluster": "pool"}}
     return {
         "static_resources": {
             "listeners": [
-                listener("server", base, {"direct_response": answer}),
+                listener("server", base, answer("json", ANSWER), stream=answer("sse", EVENTS)),
                 listener("plain", base + 1, {"route": {"cluster": "plain"}}),
-                listener("picked", base + 2, to_pool, {"name": "e", "typed_config": ext_proc}),
+                listener("picked", base + 2, to_pool, asks),
+                listener("read", base + 4, to_pool, asks, *readers),
             ],
             "clusters": [
                 {"name": "plain", "load_assignment": at(server), "circuit_breakers": limits},
@@ -165,7 +206,7 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in an answer."""
         self._buffer += data
-        if not self._buffer.endswith(b"}"):
+        if not self._buffer.endswith((b"}", b"[DONE]\n\n")):
             return
         is_good = self._buffer.startswith(b"HTTP/1.1 200")
         self._buffer = b""
@@ -194,12 +235,14 @@ class Load:
         self.failed += not is_good
 
 
-async def drive(port: int, size: int, seconds: float, connections: int, pause_s: float) -> None:
+async def drive(
+    port: int, size: int, seconds: float, connections: int, pause_s: float, path: str
+) -> None:
     """Load one port; prints requests, failures, median and 99th percentile as JSON."""
     fields = {"model": "m", "messages": [{"role": "user", "content": "x" * (size - 80)}]}
     body = json.dumps(fields).encode()
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     load = Load(pause_s)
@@ -307,10 +350,17 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(port: int, size: int, seconds: float, connections: int, pause_s: float = 0) -> Any:
+def measure(
+    port: int,
+    size: int,
+    seconds: float,
+    connections: int,
+    pause_s: float = 0,
+    path: str = "/v1/chat/completions",
+) -> Any:
     """Load a port from another process."""
     numbers = (port, size, seconds, connections, pause_s)
-    command = [sys.executable, __file__, "--drive", *map(str, numbers)]
+    command = [sys.executable, __file__, "--drive", *map(str, numbers), "--path", path]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
@@ -356,6 +406,17 @@ def compare(seconds: float, target: str, base: int, *, tls: bool) -> None:
                         f"{picked['rate'] / plain['rate']:>7.2f} {used:>10.3f} {envoy_used:>10.3f} "
                         f"{picked['failed']:>7}"
                     )
+                for title, path in (("JSON", "/v1/chat/completions"), ("stream", STREAM_PATH)):
+                    used_ms = []
+                    for port in (base + 2, base + 4):
+                        before = cpu_s(envoy.pid)
+                        found = measure(port, 2_000, seconds, 32, path=path)
+                        used_ms.append((cpu_s(envoy.pid) - before) / found["count"] / 1.25 * 1e3)
+                    unread, read = used_ms
+                    print(
+                        f"usage read of {title}: Envoy {read:.3f} ms a request, without "
+                        f"{unread:.3f}, ratio {read / unread:.2f}"
+                    )
                 for title, load in (("at 100/s", (4, 0.04)), ("back to back", (1, 0.0))):
                     plain = measure(base + 1, 2_000, seconds, *load)
                     picked = measure(base + 2, 2_000, seconds, *load)
@@ -372,11 +433,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--port", type=int, default=21800)
     parser.add_argument("--drive", nargs=5, type=float)
+    parser.add_argument("--path", default=STREAM_PATH)
     parser.add_argument("--pick", nargs=3)
     options = parser.parse_args()
     if options.drive:
         port, size, seconds, connections, pause_s = options.drive
-        uvloop.run(drive(int(port), int(size), seconds, int(connections), pause_s))
+        uvloop.run(drive(int(port), int(size), seconds, int(connections), pause_s, options.path))
     elif options.pick:
         folder, base, target = options.pick
         uvloop.run(pick(Path(folder), int(base), target))
