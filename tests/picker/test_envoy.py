@@ -25,7 +25,6 @@ from pointsman.store import Store
 from tests.picker.conftest import Feed, Objects, command, model, pod, pool, serving, until
 from tests.picker.envoys import CLOSED, GUIDE, KEY, OWN, bootstrap, envoy_binary
 
-
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
 
 
@@ -98,21 +97,25 @@ class World:
 
 
 @asynccontextmanager
-async def envoy(folder: Path, ports: list[int]) -> AsyncIterator[dict[str, str]]:
+async def envoy(folder: Path, settings: dict[str, Any]) -> AsyncIterator[dict[str, str]]:
+    """A running Envoy; yields the URL of each listener."""
     config = folder / "envoy.json"
-    config.write_text(json.dumps(bootstrap(folder, ports)))
+    config.write_text(json.dumps(settings))
+    names = {each["name"] for each in settings["static_resources"]["listeners"]}
     process = await asyncio.create_subprocess_exec(
         envoy_binary(),
         *("-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"),
     )
     try:
-        yield await asyncio.wait_for(addresses(folder / "admin"), 15)
+        async with asyncio.timeout(15):
+            urls = await addresses(folder / "admin", names)
+        yield urls
     finally:
         process.terminate()
         await process.wait()
 
 
-async def addresses(admin: Path) -> dict[str, str]:
+async def addresses(admin: Path, names: set[str]) -> dict[str, str]:
     """Asks Envoy's admin until every listener has its port."""
     while True:
         with contextlib.suppress(aiohttp.ClientError, OSError):
@@ -122,7 +125,7 @@ async def addresses(admin: Path) -> dict[str, str]:
             ):
                 found = (await response.json()).get("listener_statuses", [])
                 sockets = {each["name"]: each["local_address"]["socket_address"] for each in found}
-                if set(sockets) == {OWN, CLOSED, GUIDE}:
+                if set(sockets) == names:
                     return {
                         name: f"http://127.0.0.1:{at['port_value']}" for name, at in sockets.items()
                     }
@@ -147,7 +150,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         picker = Picker(options, store, Objects(store))
         await stack.enter_async_context(picker.running())
         await until(picker.is_serving)
-        urls = await stack.enter_async_context(envoy(folder, servers.ports))
+        urls = await stack.enter_async_context(envoy(folder, bootstrap(folder, servers.ports)))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         yield World(picker, store, servers, urls, http)
 
@@ -246,7 +249,8 @@ async def separate_picker(folder: Path) -> AsyncIterator[asyncio.subprocess.Proc
     feed, admin = folder / "f.sock", folder / "a.sock"
     arguments = ("--listen", f"unix:{folder}/p.sock", "--feed", f"unix:{feed}")
     async with command(*arguments, "--admin-socket", str(admin)) as process:
-        await asyncio.wait_for(healthy(admin), 15)
+        async with asyncio.timeout(15):
+            await healthy(admin)
         yield process
 
 
@@ -268,7 +272,7 @@ async def test_a_picker_that_dies_hangs_or_comes_back(folder: Path) -> None:
         servers = Servers()
         await servers.start(stack)
         await stack.enter_async_context(serving(Feed(servers.objects()), folder / "f.sock"))
-        urls = await stack.enter_async_context(envoy(folder, servers.ports))
+        urls = await stack.enter_async_context(envoy(folder, bootstrap(folder, servers.ports)))
         http = await stack.enter_async_context(aiohttp.ClientSession())
 
         async def ask(name: str, size: int = 10) -> int:

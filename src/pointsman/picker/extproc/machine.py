@@ -10,6 +10,7 @@ older ones the machine is told what to assume). R is the rule for the request si
     NONE, GRPC         | with the pick        | at the headers, blind   | the headers
     STREAMED           | with the pick        | at the headers, blind   | the headers
     STREAMED, no wait  | with the pick        | at the end of the body  | the headers, then chunks
+    the same, trailers | with the pick        | at the headers, blind   | the headers
     BUFFERED, PARTIAL  | at once, empty       | at the body             | the body
     FULL_DUPLEX        | with the pick        | at the end of the body  | the headers, then chunks
                        |                      | or at the trailers      |
@@ -266,7 +267,8 @@ class Machine:
         mode = self.request_mode
         if http.end_of_stream or mode in (Mode.NONE, Mode.GRPC):
             return self._decide(None, is_complete=bool(http.end_of_stream))
-        if mode is Mode.STREAMED and self._waits_for_headers:
+        # Trailers come only when the body before them is answered, so its end would not be known.
+        if mode is Mode.STREAMED and (self._waits_for_headers or "trailer" in headers):
             return self._decide(None, is_complete=False)
         if mode in (Mode.BUFFERED, Mode.BUFFERED_PARTIAL):
             go_on = answers.REQUEST_HEADERS_GO_ON
