@@ -233,6 +233,16 @@ def test_of_two_gateways_at_one_port_the_older_keeps_what_both_want(
     assert listener["Programmed"] == ("False", reason)
 
 
+def test_in_a_cluster_each_gateway_has_its_ports_for_itself() -> None:
+    listeners = "[{name: a, port: 80, protocol: HTTP, hostname: a.example}]"
+    text = CLASS + gateway(listeners, name="a") + gateway(listeners, name="b")
+    found = Judgement(text, IN_A_CLUSTER)
+    for name in ("a", "b"):
+        assert found.listener(f"Gateway default/{name}", "a") == GOOD
+    names = {item.key.name for item in found.translation.snapshot.of_type(snapshot.LISTENER)}
+    assert names == {"default/a/a", "default/b/a"}
+
+
 def test_listeners_whose_hostnames_meet_say_so() -> None:
     listeners = [
         https("{name: cert}", "wide", ', hostname: "*.example"'),

@@ -1,9 +1,10 @@
 """Which listeners live, and where: those of Gateways, and of the ListenerSets that they take in.
 
-Listeners of one port and the same addresses share one listener of Envoy, whatever Gateway they are
-of. Of two that take the same hostname the first counts (older Gateways first; of one Gateway its
-own listeners, then those of its ListenerSets, older sets first); so it is with the protocol of a
-port.
+On one machine listeners of one port and the same addresses share one listener of Envoy, whatever
+Gateway they are of; in a cluster those of one Gateway do, for each has an Envoy of its own.
+
+Of two that take the same hostname the first counts (older Gateways first; of one Gateway its own
+listeners, then those of its ListenerSets, older sets first); so it is with the protocol of a port.
 """
 
 from __future__ import annotations
@@ -97,12 +98,17 @@ class BoundListener:
 def bind_listeners(
     gateways: Sequence[ServedGateway], resolver: Resolver, sets: Sequence[ServedSet] = ()
 ) -> list[BoundListener]:
-    """All listeners of accepted Gateways, with those that share a port under one name."""
+    """All listeners of accepted Gateways, with those that share a port under one name.
+
+    On one machine Gateways share the ports; in a cluster each has an Envoy of its own.
+    """
     ports = _Ports()
     bound: list[BoundListener] = []
     for served in gateways:
         if served.problem is not None:
             continue
+        if not resolver.options.is_alone:
+            ports = _Ports()
         own = [
             ports.take(_candidate(served, None, spec, resolver))
             for spec in served.gateway.spec.listeners
@@ -216,7 +222,7 @@ def _with_overlaps(bound: Sequence[BoundListener]) -> list[BoundListener]:
             other.spec.name
             for other in secure
             if other is not item
-            and (other.hosts, other.spec.port) == (item.hosts, item.spec.port)
+            and other.port_name == item.port_name
             and hostnames.intersection(item.hostname, other.hostname) is not None
         )
         for item in secure
