@@ -40,8 +40,12 @@ def problems(settings: HealthCheck) -> Iterator[str]:
         ):
             if go_seconds(text) <= 0:
                 yield f"passive.{name} must be longer than 0s"
-        if not 0 <= passive.max_ejection_percent <= FULL:
-            yield "passive.maxEjectionPercent must be from 0 to 100"
+        for name, percent in (
+            ("maxEjectionPercent", passive.max_ejection_percent),
+            ("failurePercentageThreshold", passive.failure_percentage_threshold or 0),
+        ):
+            if not 0 <= percent <= FULL:
+                yield f"passive.{name} must be from 0 to 100"
 
 
 def active_check(

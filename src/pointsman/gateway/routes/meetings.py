@@ -7,22 +7,45 @@ that of the oldest route.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
 from pointsman.gateway.backends.clusters import ClusterSettings
+from pointsman.gateway.listeners.attachment import RouteParent
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.policies.clients import keeps_header_case
 from pointsman.gateway.policies.extensions import Extension
-from pointsman.gateway.policies.targets import Place, Subject
+from pointsman.gateway.policies.targets import Known, Place, Subject
 from pointsman.gateway.routes import traffic
 from pointsman.gateway.routes.rules import Rule
 from pointsman.gateway.scene import Scene
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.gateway_api import Route
 from pointsman.resources.traffic_policies import TrafficPolicySpec
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """A route as policies see it."""
+
+    known: Known
+    places: tuple[Place, ...]
+    """The listeners that it is attached to, in the order of its parentRefs."""
+
+
+def policy_view(route: Route, rules: Sequence[Rule], parents: Sequence[RouteParent]) -> PolicyView:
+    """A route as policies see it."""
+    labels = frozenset(rule.label for rule in rules if rule.label is not None)
+    gateways = dict.fromkeys(parent.served.gateway.ref for parent in parents)
+    listeners = {
+        item.listener.xds_name: item.listener for parent in parents for item in parent.attachments
+    }
+    return PolicyView(
+        Known(subject_of(route), labels, tuple(gateways)),
+        tuple(place_of(item) for item in listeners.values()),
+    )
 
 
 @dataclass(frozen=True, slots=True)

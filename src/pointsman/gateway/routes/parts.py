@@ -23,7 +23,7 @@ from pointsman.gateway.messages import packed
 from pointsman.gateway.options import Options
 from pointsman.gateway.policies.extensions import Extension
 from pointsman.gateway.routes import labels, rules, upstreams
-from pointsman.gateway.routes.meetings import Meeting, Meetings
+from pointsman.gateway.routes.meetings import Meeting, Meetings, PolicyView, policy_view
 from pointsman.gateway.scene import Scene
 from pointsman.gateway.snapshot import EnvoyResource
 from pointsman.resources.base import Ref
@@ -62,6 +62,7 @@ class RoutePart:
 
     ref: Ref
     age_key: tuple[str, str, str]
+    view: PolicyView
     route: Route
     version: int
     """Of the route in the store."""
@@ -100,7 +101,8 @@ def part_of(
         rules.follow(route, resolver, is_counted=labels.route_name(route) in scene.counted)
     )
     attachments = [item for parent in parents for item in parent.attachments]
-    known = (route.ref, route.age_key, route, version, parents, orphans, followed)
+    view = policy_view(route, followed, parents)
+    known = (route.ref, route.age_key, view, route, version, parents, orphans, followed)
     # A route that asks for what is not served is not served by half.
     if any(rule.unsupported for rule in followed):
         return RoutePart(*known)

@@ -80,14 +80,8 @@ def _known(translation: Translation) -> dict[Ref, Known]:
         gateway = listeners[0].gateway.ref
         result[owner] = Known(subject_of(listeners[0].owner), names, (gateway,))
     for part in translation.parts.values():
-        gateways = dict.fromkeys(parent.served.gateway.ref for parent in part.parents)
-        if gateways:
-            labels = (rule.label for rule in part.rules)
-            result[part.ref] = Known(
-                subject_of(part.route),
-                frozenset(label for label in labels if label is not None),
-                tuple(gateways),
-            )
+        if part.view.known.gateways:
+            result[part.ref] = part.view.known
     return result
 
 

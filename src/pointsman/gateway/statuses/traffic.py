@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 from pointsman.gateway.backends.references import Destination
 from pointsman.gateway.policies import traffic
-from pointsman.gateway.policies.targets import Place, Subject
 from pointsman.gateway.policies.traffic import TrafficPolicies
 from pointsman.gateway.policies.verdicts import Remarks
-from pointsman.gateway.routes.meetings import place_of, subject_of
+from pointsman.gateway.routes.meetings import PolicyView
 from pointsman.gateway.routes.parts import RoutePart
 from pointsman.gateway.routes.rules import Rule
 from pointsman.resources.base import Ref
@@ -50,28 +49,21 @@ def reaches(policies: TrafficPolicies, parts: Iterable[RoutePart]) -> dict[Ref, 
     result = {item.ref: Reach() for item in policies.targets.policies}
     speakers: dict[Ref, Ref] = {}
     for part in parts:
-        listeners = {
-            item.listener.xds_name: item.listener
-            for parent in part.parents
-            for item in parent.attachments
-        }
-        found = [place_of(listener) for listener in listeners.values()]
-        for rule in part.rules if found else ():
-            _meet(policies, subject_of(part.route), rule, found, result, speakers)
+        for rule in part.rules if part.view.places else ():
+            _meet(policies, part.view, rule, result, speakers)
     return result
 
 
 def _meet(
     policies: TrafficPolicies,
-    route: Subject,
+    view: PolicyView,
     rule: Rule,
-    places: Iterable[Place],
     result: Mapping[Ref, Reach],
     speakers: dict[Ref, Ref],
 ) -> None:
     speaker: Ref | None = None
-    for place in places:
-        counts = policies.targets.of_route(route, rule.label, place)
+    for place in view.places:
+        counts = policies.targets.of_route(view.known.subject, rule.label, place)
         if counts is None or policies.problem_of(counts.ref) is not None:
             continue
         reach = result[counts.ref]
