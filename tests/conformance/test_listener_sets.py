@@ -225,6 +225,12 @@ def test_a_route_to_a_set_that_is_not_there_or_not_taken_says_so() -> None:
         assert accepted == ("False", "NoMatchingParent")
 
 
+def test_a_route_to_a_set_of_no_gateway_says_so() -> None:
+    found = Judgement(CLASS + listener_set(f"[{one('a', 'a.example')}]") + route("route", TO_SET))
+    accepted = found.parent("HTTPRoute default/route")["Accepted"]
+    assert accepted == ("False", "NoMatchingParent")
+
+
 def test_a_route_that_no_hostname_of_a_set_meets_says_so() -> None:
     more = "hostnames: [b.example]"
     found = Judgement(

@@ -68,8 +68,6 @@ class Scene:
     """The served listeners that share a listener of Envoy, by its name."""
     client_certificates: Mapping[Ref, Ref | Unresolved]
     """What each Gateway that has a certificate for backends shows them, or what is wrong."""
-    known_parents: frozenset[Ref]
-    """Everything that a route may name as its parent, ours or not."""
     namespace_labels: Mapping[str, Mapping[str, str]]
     extensions: Extensions
     """As routes see them; what is behind their servers may have changed since."""
@@ -127,9 +125,6 @@ def scene(
             for item in gateways
             if (found := tls.client_certificate(resolver, item.gateway)) is not None
         },
-        known_parents=frozenset(
-            item.ref for item in (*store.list(Gateway), *store.list(ListenerSet))
-        ),
         namespace_labels={
             item.metadata.name: item.metadata.labels for item in store.list(Namespace)
         },

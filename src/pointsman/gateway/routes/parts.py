@@ -68,7 +68,7 @@ class RoutePart:
     """Of the route in the store."""
     parents: tuple[RouteParent, ...] = ()
     orphans: tuple[ParentRef, ...] = ()
-    """The parentRefs that name nothing, where nobody else will say so."""
+    """The parentRefs that name nothing that is served, where nobody else will say so."""
     rules: tuple[rules.Rule, ...] = ()
     hosts: Mapping[Host, HostEntries] = field(default_factory=dict)
     """Empty where the route is not served."""
@@ -167,7 +167,7 @@ def leads_where_it_led(part: RoutePart, resolver: Resolver) -> bool:
 
 def _orphans(route: Route, scene: Scene) -> Iterator[ParentRef]:
     for parent in route.spec.parent_refs:
-        if attachment.parent_ref(route, parent) not in scene.known_parents:
+        if attachment.parent_ref(route, parent) not in scene.parent_of:
             yield parent
 
 

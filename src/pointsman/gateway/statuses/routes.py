@@ -38,7 +38,7 @@ def _status(part: RoutePart, controller: str, refusals: Refusals) -> Status:
         for item in part.parents
     ]
     for parent in part.orphans:
-        message = f"{attachment.parent_ref(part.route, parent)} not found"
+        message = f"{attachment.parent_ref(part.route, parent)} not found, or not served"
         entries.append(
             {
                 "parentRef": parent.to_dict(),
