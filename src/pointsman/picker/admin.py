@@ -53,18 +53,19 @@ def admin_app(
         is_ok = is_serving()
         return web.Response(text="ok\n" if is_ok else "not serving\n", status=200 if is_ok else 503)
 
-    app = metrics_app(report, director.pools)
+    app = metrics_app(report, director)
     app.router.add_get("/endpoints", endpoints)
     app.router.add_get("/decisions", decisions)
     app.router.add_get("/healthz", healthz)
     return app
 
 
-def metrics_app(report: Report, pools: Pools) -> web.Application:
+def metrics_app(report: Report, director: Director) -> web.Application:
     """The application on the metrics port, and a part of that on the admin socket."""
 
     async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(text=report.text(pools), content_type="text/plain", charset="utf-8")
+        text = report.text(director.pools, director.prefixes.blocks)
+        return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)

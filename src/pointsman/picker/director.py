@@ -76,6 +76,8 @@ class Picked:
     ask: Ask | None = None
     target: str | None = None
     reservation: Reservation | None = None
+    held_share: float | None = None
+    """How much of the prompt the server that was picked is taken to hold, 0 to 1."""
 
 
 class RefusedError(Exception):
@@ -192,7 +194,10 @@ class Director:
             removed_headers=_removed(request.headers),
             response_headers=_tokens(profile, chosen[0]) if profile.token_headers else (),
         )
-        return Picked(forward, ask, wanted.model, reservation)
+        held = None
+        if wanted.hashed_tokens:
+            held = wanted.cached_tokens.get(chosen[0].address, 0) / wanted.hashed_tokens
+        return Picked(forward, ask, wanted.model, reservation, held)
 
     def _with_facts(
         self, wanted: Wanted, hashes: Sequence[int], headers: Mapping[str, str], profile: Profile

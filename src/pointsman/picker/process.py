@@ -107,7 +107,7 @@ class Picker:
             random.Random(),
             config=self._read_config(),
             prefixes=self.prefixes,
-            access_log=AccessLog(self.report.answered),
+            access_log=AccessLog(self.report.answered, self.report.first_byte),
         )
         self.ext_proc = ExtProc(
             self.director,
@@ -157,7 +157,7 @@ class Picker:
                 app = admin_app(self.director, self.report, self.is_serving, time.monotonic)
                 await stack.enter_async_context(_site(app, unix=options.admin_socket))
             if options.pool_name:
-                app = metrics_app(self.report, self.pools)
+                app = metrics_app(self.report, self.director)
                 address = (options.bind, options.metrics_port)
                 await stack.enter_async_context(_site(app, tcp=address))
             tasks = [

@@ -7,9 +7,11 @@ Names, labels and buckets are those of the inference extension's picker. Labels 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from pointsman import __version__
 from pointsman.picker.director import Picked
+from pointsman.picker.endpoints.measures import Measures
 from pointsman.picker.ends.usage import Usage
 from pointsman.picker.extproc.answers import Refuse
 from pointsman.picker.pools import Pools
@@ -27,6 +29,12 @@ TOKEN_BUCKETS = (
 )
 DECISION_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 
+HIT_RATIO_BUCKETS = tuple(tenth / 10 for tenth in range(11))
+
+FIRST_TOKEN_BUCKETS_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    *(20.0, 40.0, 80.0),
+)
 USAGE_BUCKETS = tuple(4**power for power in range(14))
 """Those of OpenTelemetry's conventions for generative AI."""
 
@@ -114,30 +122,30 @@ class Report:
 
     def __init__(self) -> None:
         self.requests = Counter(
-            "inference_model_request_total", "Requests, by model and target.", _BY_MODEL
+            "inference_objective_request_total", "Requests, by model and target.", _BY_MODEL
         )
         self.errors = Counter(
-            "inference_model_request_error_total",
+            "inference_objective_request_error_total",
             "Requests that the picker answered with an error.",
             (*_BY_MODEL, "error_code"),
         )
         self.running = Gauge(
-            "inference_model_running_requests", "Requests under way.", ("model_name",)
+            "inference_objective_running_requests", "Requests under way.", ("model_name",)
         )
         self.durations = Histogram(
-            "inference_model_request_duration_seconds",
+            "inference_objective_request_duration_seconds",
             "From the request's headers to the end of its stream.",
             DURATION_BUCKETS_S,
             _BY_MODEL,
         )
         self.sizes = Histogram(
-            "inference_model_request_sizes",
+            "inference_objective_request_sizes",
             "Bytes of request bodies.",
             SIZE_BUCKETS_BYTES,
             _BY_MODEL,
         )
         self.input_tokens = Histogram(
-            "inference_model_input_tokens",
+            "inference_objective_input_tokens",
             "Estimated tokens of prompts.",
             TOKEN_BUCKETS,
             _BY_MODEL,
@@ -153,11 +161,35 @@ class Report:
             "Good answers that did not tell their tokens.",
             _BY_MODEL,
         )
+        self.first_tokens = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From the request to the first byte of the answer's body.",
+            FIRST_TOKEN_BUCKETS_S,
+            ("gen_ai_request_model", "gen_ai_response_model"),
+        )
         self.decisions = Histogram(
             "inference_extension_scheduler_e2e_duration_seconds",
             "Time of one decision.",
             DECISION_BUCKETS_S,
         )
+        self.attempts = Counter(
+            "inference_extension_scheduler_attempts_total",
+            "Decisions, by the server that was picked.",
+            ("status", "target_model_name", "pod_name", "namespace", "port"),
+        )
+        self.prefix_size = Gauge(
+            "inference_extension_prefix_indexer_size",
+            "Blocks of prompts that some server is taken to hold.",
+        )
+        self.prefix_hits = Histogram(
+            "inference_extension_prefix_indexer_hit_ratio",
+            "Share of the prompt that the picked server is taken to hold.",
+            HIT_RATIO_BUCKETS,
+        )
+        self.info = Gauge(
+            "inference_extension_info", "Which picker this is.", ("commit", "build_ref")
+        )
+        self.info.set(("", f"pointsman {__version__}"), 1)
         self.unread = Counter(
             "pointsman_picker_unread_bodies_total",
             "Bodies that were balanced without being read: compressed, not JSON, or cut off.",
@@ -181,6 +213,16 @@ class Report:
             "Share of the KV cache in use in a pool, mean.",
             ("name",),
         )
+        self.running_at_servers = Gauge(
+            "inference_pool_average_running_requests",
+            "Requests in the batches of a pool's model servers, mean.",
+            ("name",),
+        )
+        self.queues = Gauge(
+            "inference_pool_per_pod_queue_size",
+            "Requests waiting at one model server.",
+            ("name", "model_server_pod"),
+        )
         self.ready_pods = Gauge(
             "inference_pool_ready_pods", "Pods of a pool that are ready.", ("name",)
         )
@@ -195,10 +237,16 @@ class Report:
             shown = ("", "") if answer.error.code == "model_not_found" else labels
             self.requests.add(shown)
             self.errors.add((*shown, answer.error.code))
+            self.attempts.add(("failure", shown[1], "", "", ""))
             return labels
         self.requests.add(labels)
         if picked.reservation is not None:
             self.running.add(labels[:1])
+            place = picked.reservation.endpoint.place
+            where = (place.pod, place.namespace, str(place.port))
+            self.attempts.add(("success", labels[1], *where))
+        if picked.held_share is not None:
+            self.prefix_hits.observe((), picked.held_share)
         if ask is None:
             return labels
         if ask.is_unread:
@@ -223,8 +271,13 @@ class Report:
         if usage.output_tokens is not None:
             self.usage.observe(("output", *labels), usage.output_tokens)
 
-    def text(self, pools: Pools) -> str:
+    def first_byte(self, labels: Labels, seconds: float) -> None:
+        """A model server has begun to answer."""
+        self.first_tokens.observe(labels, seconds)
+
+    def text(self, pools: Pools, prefix_blocks: int = 0) -> str:
         """The exposition; gauges of pools are taken now."""
+        self.prefix_size.set((), prefix_blocks)
         self._measure(pools)
         lines: list[str] = []
         for metric in vars(self).values():
@@ -234,17 +287,25 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def _measure(self, pools: Pools) -> None:
-        for gauge in (self.queue, self.kv_cache, self.ready_pods):
+        means: dict[Gauge, Callable[[Measures], float | None]] = {
+            self.queue: lambda measures: measures.waiting,
+            self.kv_cache: lambda measures: measures.kv_cache,
+            self.running_at_servers: lambda measures: measures.running,
+        }
+        for gauge in (*means, self.queues, self.ready_pods):
             gauge.values.clear()
         for view in pools.all():
             name = (view.name,)
             self.ready_pods.set(name, view.pods)
             measures = [e.measures for e in view.endpoints if e.measures is not None]
-            if measures:
-                waiting = [item.waiting or 0 for item in measures]
-                kv_cache = [item.kv_cache or 0.0 for item in measures]
-                self.queue.set(name, sum(waiting) / len(waiting))
-                self.kv_cache.set(name, sum(kv_cache) / len(kv_cache))
+            for gauge, read in means.items():
+                values = [value for item in measures if (value := read(item)) is not None]
+                if values:
+                    gauge.set(name, sum(values) / len(values))
+            for endpoint in view.endpoints[:MAX_LABEL_SETS]:
+                waiting = endpoint.measures.waiting if endpoint.measures is not None else None
+                if waiting is not None:
+                    self.queues.set((view.name, endpoint.name.partition("/")[2]), waiting)
 
 
 def _labels(names: Labels, values: Labels) -> str:

@@ -49,10 +49,16 @@ class AccessLog:
     """The receiving service, and the picks that it waits for."""
 
     def __init__(
-        self, on_answer: Callable[[Labels, Usage | None], None] = lambda labels, usage: None
+        self,
+        on_answer: Callable[[Labels, Usage | None], None] = lambda labels, usage: None,
+        on_first_byte: Callable[[Labels, float], None] = lambda labels, seconds: None,
     ) -> None:
-        """`on_answer` is told of each good answer what it counts as and the tokens it cost."""
+        """Both are told of good answers what they count as.
+
+        `on_answer` also the tokens that it cost, `on_first_byte` after how many seconds it began.
+        """
         self._on_answer = on_answer
+        self._on_first_byte = on_first_byte
         self._awaited: OrderedDict[str, Awaited] = OrderedDict()
         self._number = 0
         self.entries = 0
@@ -84,13 +90,15 @@ class AccessLog:
         if awaited is None:
             return
         self.matched += 1
+        ttft_s = _ttft_s(common)
         if entry.response.response_code.value in OK_STATUSES:
             self._on_answer(awaited.labels, usage_of(metadata))
+            if ttft_s is not None:
+                self._on_first_byte(awaited.labels, ttft_s)
         if entry.response.response_code.value != 200:
             return
         if _host(common.upstream_remote_address) != awaited.endpoint.address:
             return
-        ttft_s = _ttft_s(common)
         if ttft_s is not None:
             awaited.endpoint.prefill.learn(awaited.uncached_tokens, ttft_s)
 
