@@ -104,7 +104,8 @@ def _rule(*path: str) -> dict[str, Any]:
 
 def _unless_large(reader: Message, buffer_limit_bytes: int) -> Message:
     """The filter for answers whose length is told and has fewer digits than the limit."""
-    digits = min(MAX_DIGITS, len(str(buffer_limit_bytes)) - 1)
+    # A limit of a few bytes is allowed; no answer of so few has usage in it.
+    digits = max(1, min(MAX_DIGITS, len(str(buffer_limit_bytes)) - 1))
     length = http_inputs_pb2.HttpResponseHeaderMatchInput(header_name="content-length")
     is_small = {
         "input": {"name": "content-length", "typed_config": packed(length)},
