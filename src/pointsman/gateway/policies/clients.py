@@ -16,7 +16,7 @@ from pointsman.gateway.backends.authorities import KEY, KINDS, bundle
 from pointsman.gateway.backends.references import Resolver
 from pointsman.gateway.policies import tls_names
 from pointsman.gateway.policies.targets import Place, Targets
-from pointsman.gateway.routes import regexes
+from pointsman.gateway.routes import filters, regexes
 from pointsman.resources.base import Ref
 from pointsman.resources.client_policies import (
     ClientPolicySpec,
@@ -136,6 +136,9 @@ def _problems(spec: ClientPolicySpec) -> Iterator[str]:
             yield "connection.connectionLimit.closeDelay needs a value"
     if spec.http2 is not None:
         yield from cluster_settings.http2_problems(spec.http2)
+    early = spec.headers.early_request_headers if spec.headers is not None else None
+    for text in filters.header_problems(early) if early is not None else ():
+        yield f"headers.earlyRequestHeaders: {text}"
     detection = spec.client_ip_detection
     if detection is not None and detection.x_forwarded_for is not None:
         for position, text in enumerate(detection.x_forwarded_for.trusted_cidrs):

@@ -224,7 +224,7 @@ def _problems(item: CommonFilter) -> Iterator[str]:
     """What Envoy would refuse, and refuse the whole listener for."""
     for modifier in (item.request_header_modifier, item.response_header_modifier):
         if modifier is not None:
-            yield from _header_problems(modifier)
+            yield from header_problems(modifier)
     if not isinstance(item, RouteFilter):
         return
     for part in (item.request_redirect, item.url_rewrite):
@@ -235,7 +235,8 @@ def _problems(item: CommonFilter) -> Iterator[str]:
                 yield f"control characters in the path {text!r}"
 
 
-def _header_problems(modifier: HeaderModifier) -> Iterator[str]:
+def header_problems(modifier: HeaderModifier) -> Iterator[str]:
+    """What Envoy would refuse of a change of headers, in words."""
     written = (*modifier.set, *modifier.add)
     for name in (*(item.name for item in written), *modifier.remove):
         if name.lower() in _UNCHANGEABLE or name.startswith(":") or _CONTROL.search(name):
