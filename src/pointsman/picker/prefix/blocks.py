@@ -22,6 +22,10 @@ import orjson
 
 from pointsman.inference.tokens import BYTES_PER_TOKEN
 
+BILLING_HEADER = "x-anthropic-billing-header"
+"""How such a part begins. It changes with every request and comes first, so with it no two prompts
+would have a common beginning; model servers leave it out as well."""
+
 _STEPS = ((256, 8 * 1024), (1024, 128 * 1024), (4096, 512 * 1024))
 
 
@@ -66,7 +70,7 @@ def prompt_chain(model: str | None, fields: Mapping[str, Any]) -> list[int]:
     if len(prompt) < BLOCK_ENDS[0]:
         return []
     tools = fields.get("tools")
-    salt = fields.get("cache_salt")
+    salt = fields.get("cache_salt") or fields.get("extra_key")
     seed = (model, salt if isinstance(salt, str) else None, orjson.dumps(tools) if tools else b"")
     return chain(seed, prompt)
 
@@ -79,7 +83,7 @@ def prompt_bytes(fields: Mapping[str, Any]) -> bytes:
     messages = fields.get("messages")
     if isinstance(messages, list):
         system = fields.get("system")
-        first = [_text(system)] if system is not None else []
+        first = [_system(system)] if system is not None else []
         return "\0".join([*first, *_turns(messages)]).encode("utf-8", "surrogatepass")
     for name in ("prompt", "input", "text", "token_ids", "input_ids"):
         value = fields.get(name)
@@ -91,6 +95,18 @@ def prompt_bytes(fields: Mapping[str, Any]) -> bytes:
             return (head + "\0".join(_turns(value))).encode("utf-8", "surrogatepass")
         return (head + _text(value)).encode("utf-8", "surrogatepass")
     return b""
+
+
+def _system(system: Any) -> str:
+    """Anthropic's system prompt, without the part in which its clients count their requests."""
+    if not isinstance(system, list):
+        return _text(system)
+    return _parts([part for part in system if not _counts_requests(part)])
+
+
+def _counts_requests(part: Any) -> bool:
+    text = part.get("text") if isinstance(part, dict) else None
+    return isinstance(text, str) and text.startswith(BILLING_HEADER)
 
 
 def _turns(messages: Sequence[Any]) -> list[str]:

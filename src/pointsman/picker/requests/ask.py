@@ -112,6 +112,9 @@ def prompt_tokens(fields: Mapping[str, Any]) -> int:
         "input_ids",
         "text_1",
         "text_2",
+        "queries",
+        "data_1",
+        "data_2",
     ):
         if name in fields:
             counter.add(fields[name])
