@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-vllm lint format bench soak lock clean
+.PHONY: demo test test-vllm lint format bench soak fuzz lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +41,12 @@ bench: $(READY)
 # A million requests through the picker, with its memory.
 soak: $(READY)
 	$(BIN)/python benchmarks/picker.py --soak 1000000
+
+# The picker's wire, its stream machine and its reader of bodies, fed with twenty thousand random
+# examples for each test; about ten minutes of one core.
+fuzz: $(READY)
+	POINTSMAN_FUZZ=1 $(BIN)/python -m pytest -x tests/wire/test_http2.py tests/picker/test_hostile.py \
+		tests/picker/test_machine.py tests/picker/test_spans.py tests/picker/test_requests.py
 
 # Writes the versions that are installed everywhere, with their hashes.
 lock:

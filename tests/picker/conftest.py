@@ -19,17 +19,12 @@ import grpc
 import pytest
 from aiohttp import web
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
-from hypothesis import settings
 
 from pointsman.picker.flags import Options
 from pointsman.picker.process import Picker
 from pointsman.resources.base import Resource
 from pointsman.resources.parse import parse_object
 from pointsman.store import Store
-
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 

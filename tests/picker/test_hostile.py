@@ -66,8 +66,8 @@ STEPS = st.one_of(
 )
 
 
-@given(st.lists(STEPS, max_size=25), st.integers(1, 400))
-def test_whatever_comes_every_load_is_let_go_in_the_end(steps: list[bytes], size: int) -> None:
+def heard(said: bytes, size: int) -> None:
+    """A picker hears these bytes, so many at a time; what it held is let go in the end."""
     store, table = Store(), Table()
     store.apply([pool(), pod("a", "10.0.0.1"), pod("b", "10.0.0.2"), model("m")])
     pools = Pools(store, table)
@@ -76,7 +76,6 @@ def test_whatever_comes_every_load_is_let_go_in_the_end(steps: list[bytes], size
     connection = Connection()
     written: list[Any] = []
     channel = Channel(service.methods(), connection, lambda: written.append(None))
-    said = frames.PREFACE + frames.frame(frames.HEADERS, 4, 1, BLOCK) + b"".join(steps)
     for at in range(0, len(said), size):
         channel.receive(said[at : at + size])
         written.append(connection.take_output())
@@ -85,3 +84,58 @@ def test_whatever_comes_every_load_is_let_go_in_the_end(steps: list[bytes], size
     channel.lose()
     assert [(endpoint.requests, endpoint.tokens) for endpoint in table] == [(0, 0), (0, 0)]
     assert (service.open_streams, service.held_bytes, channel.open_calls) == (0, 0, 0)
+
+
+@given(st.lists(STEPS, max_size=25), st.integers(1, 400))
+def test_whatever_comes_every_load_is_let_go_in_the_end(steps: list[bytes], size: int) -> None:
+    heard(frames.PREFACE + frames.frame(frames.HEADERS, 4, 1, BLOCK) + b"".join(steps), size)
+
+
+def conversation(mode: int) -> bytes:
+    """Two requests as a gateway says them, on one connection."""
+    parts = [frames.PREFACE, frames.frame(frames.SETTINGS, 0, 0, b"")]
+    for stream in (1, 3):
+        messages = [
+            head(mode, end=False, path=b"/v1/chat/completions"),
+            part(b'{"model":"m","prompt":"' + b"x" * 300 + b'"}', end=True),
+            pb.ProcessingRequest(response_headers={}).SerializeToString(),
+            pb.ProcessingRequest(response_body={}).SerializeToString(),
+        ]
+        parts.append(frames.frame(frames.HEADERS, 4, stream, BLOCK))
+        parts += [frames.frame(frames.DATA, 0, stream, framed(each)) for each in messages]
+        parts.append(frames.frame(frames.DATA, frames.END_STREAM, stream, b""))
+    return b"".join(parts)
+
+
+CONVERSATIONS = [conversation(mode) for mode in Mode]
+CHANGES = st.lists(
+    st.tuples(
+        st.integers(0, 2_000),
+        st.sampled_from(["flip", "cut", "put", "copy"]),
+        st.binary(max_size=9),
+    ),
+    max_size=6,
+)
+
+
+def changed(said: bytes, changes: list[tuple[int, str, bytes]]) -> bytes:
+    """The same with some bytes flipped, cut out, put in, or said twice."""
+    for place, how, data in changes:
+        at = place % (len(said) + 1)
+        if how == "flip":
+            mask = data[:1] or b"\x01"
+            said = said[:at] + bytes(each ^ mask[0] for each in said[at : at + 1]) + said[at + 1 :]
+        elif how == "cut":
+            said = said[:at] + said[at + len(data) :]
+        elif how == "put":
+            said = said[:at] + data + said[at:]
+        else:
+            said = said[:at] + said[max(0, at - 60) : at] + said[at:]
+    return said
+
+
+@given(st.sampled_from(CONVERSATIONS), CHANGES, st.integers(1, 1_500))
+def test_a_conversation_that_is_garbled_holds_nothing_in_the_end(
+    said: bytes, changes: list[tuple[int, str, bytes]], size: int
+) -> None:
+    heard(changed(said, changes), size)
