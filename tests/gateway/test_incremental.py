@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pointsman.gateway.backends.references import Resolver
 from pointsman.gateway.options import Options
+from pointsman.gateway.routes import rules
 from pointsman.gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE_CONFIGURATION
 from pointsman.gateway.statuses.facts import EnvoyFacts, Memory
 from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import Translation, translate
-from pointsman.resources.base import Resource
+from pointsman.resources.base import Ref, Resource
 from pointsman.resources.core import Pod
-from pointsman.resources.gateway_api import Gateway, HTTPRoute
+from pointsman.resources.gateway_api import GROUP, Gateway, HTTPRoute, Route
 from pointsman.resources.parse import parse_text
 from pointsman.store import Store
 from tests.gateway.test_golden import CASES, GOLDEN, OPTIONS, contents, loaded
@@ -41,6 +44,7 @@ def test_after_any_changes_it_equals_a_whole_translation(data: st.DataObject) ->
         store.apply(picked, gone)
         found = translate(store, OPTIONS, found)
         whole = translate(store, OPTIONS)
+        assert [part.fault for part in whole.parts.values() if part.fault is not None] == []
         assert contents(found.snapshot) == contents(whole.snapshot)
         assert [item.key for item in found.snapshot] == [item.key for item in whole.snapshot]
         assert told(store, found, OPTIONS, memory) == told(store, whole, OPTIONS, Memory())
@@ -128,3 +132,21 @@ def test_our_own_words_about_an_object_change_nothing() -> None:
     assert after.snapshot.names(ROUTE_CONFIGURATION) == before.snapshot.names(ROUTE_CONFIGURATION)
     second = statuses(store, after, EnvoyFacts(), OPTIONS, memory)
     assert all(second[ref] is first[ref] for ref in after.parts)
+
+
+def test_a_fault_with_one_route_costs_that_route_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    follow = rules.follow
+
+    def faulty(route: Route, resolver: Resolver, *, is_counted: bool = False) -> list[rules.Rule]:
+        if route.metadata.name == "two":
+            raise KeyError("oh")
+        return follow(route, resolver, is_counted=is_counted)
+
+    monkeypatch.setattr(rules, "follow", faulty)
+    store = loaded(SERVED)
+    found = translate(store, OPTIONS)
+    assert [bool(part.hosts) for part in found.parts.values()] == [True, False]
+    told = statuses(store, found, EnvoyFacts(connected=1), OPTIONS)
+    (entry,) = told[Ref(GROUP, "HTTPRoute", "default", "two")]["parents"]
+    assert entry["conditions"][0]["reason"] == "InternalError"
+    assert "KeyError" in entry["conditions"][0]["message"]

@@ -47,6 +47,7 @@ LISTENER_ACCEPTED = "Listener has been successfully translated"
 LISTENER_ALONE = "No other listener is in its way"
 LISTENER_REFS_RESOLVED = "Listener references have been resolved"
 ROUTE_ACCEPTED = "Route is accepted"
+ROUTE_FAULT = "A fault in Pointsman: {error}. The log has more; please report it"
 ROUTE_REFS_RESOLVED = "Resolved all the Object references for the Route"
 ROUTE_NO_HOSTNAMES = (
     "There were no hostname intersections between the HTTPRoute and this parent ref's Listener(s)."

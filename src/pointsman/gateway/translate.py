@@ -31,13 +31,14 @@ from pointsman.gateway.policies import extensions
 from pointsman.gateway.proxies import access_logs_of, says_logs
 from pointsman.gateway.refusals import Refused
 from pointsman.gateway.routes.meetings import place_of
-from pointsman.gateway.routes.parts import RoutePart, leads_where_it_led, part_of
+from pointsman.gateway.routes.parts import RoutePart, faulty_part, leads_where_it_led, part_of
 from pointsman.gateway.routes.virtual_hosts import RouteConfigurations, route_configurations
 from pointsman.gateway.scene import Scene, scene
 from pointsman.gateway.snapshot import EnvoyResource, Snapshot
 from pointsman.resources.base import Ref
 from pointsman.resources.core import Secret
 from pointsman.resources.envoy_gateway import EnvoyExtensionPolicy, EnvoyPatchPolicy
+from pointsman.resources.gateway_api import Route
 from pointsman.resources.traffic_policies import TrafficPolicySpec
 from pointsman.store import Store
 
@@ -207,10 +208,20 @@ def _parts(
             or part.refused != refused.get(ref)
             or not (all_lead_there or leads_where_it_led(part, resolver))
         ):
-            part = part_of(route, version, surroundings, resolver, refused.get(ref))
+            part = _part(route, version, surroundings, resolver, refused.get(ref))
         found.append(part)
     found.sort(key=attrgetter("age_key"))
     return {part.ref: part for part in found}
+
+
+def _part(
+    route: Route, version: int, surroundings: Scene, resolver: Resolver, refused: str | None
+) -> RoutePart:
+    try:
+        return part_of(route, version, surroundings, resolver, refused)
+    except Exception as error:
+        # A fault of ours with one route must not keep all the others from changing.
+        return faulty_part(route, version, surroundings, refused, error)
 
 
 def _served_pools(

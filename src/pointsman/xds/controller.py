@@ -101,6 +101,10 @@ class Controller:
             self._config_problem = found.config.problem
             if found.config.problem is not None:
                 log.warning("%s", found.config.problem)
+        before = self.translation.parts if self.translation is not None else {}
+        for ref, part in found.parts.items():
+            if part.fault is not None and before.get(ref) is not part:
+                log.error("%s is left out", ref, exc_info=part.fault)
         self.translation = found
         self.discovery.serve(found.snapshot)
         await self._write_statuses()

@@ -87,6 +87,8 @@ class RoutePart:
     """The names of the listeners that count it as theirs."""
     refused: str | None = None
     """What Envoy has to say of it, where it is left out for that."""
+    fault: Exception | None = None
+    """What went wrong in Pointsman itself, where it is left out for that."""
 
 
 def part_of(
@@ -154,6 +156,18 @@ def _client_certificate(attachments: Sequence[Attachment], scene: Scene) -> Ref 
     found = {scene.client_certificates.get(item.listener.gateway.ref) for item in attachments}
     agreed = found.pop() if len(found) == 1 else None
     return None if isinstance(agreed, Unresolved) else agreed
+
+
+def faulty_part(
+    route: Route, version: int, scene: Scene, refused: str | None, fault: Exception
+) -> RoutePart:
+    """The part of a route with which something went wrong in Pointsman itself: it is not served."""
+    parents = tuple(
+        attachment.attach(route, scene.parent_of, scene.listeners_of, scene.namespace_labels)
+    )
+    view = policy_view(route, (), parents)
+    known = (route.ref, route.age_key, view, route, version, parents)
+    return RoutePart(*known, refused=refused, fault=fault)
 
 
 def leads_where_it_led(part: RoutePart, resolver: Resolver) -> bool:

@@ -60,6 +60,9 @@ def _conditions(
     elif unsupported:
         message = f"Not supported: {'; '.join(unsupported)}"
         accepted = conditions.not_accepted(route, "UnsupportedValue", message)
+    elif part.fault is not None:
+        message = conditions.ROUTE_FAULT.format(error=repr(part.fault))
+        accepted = conditions.not_accepted(route, "InternalError", message)
     elif part.refused is not None:
         message = f"Envoy refuses it: {part.refused}"
         accepted = conditions.not_accepted(route, "UnsupportedValue", message)
