@@ -45,7 +45,7 @@ soak: $(READY)
 # The picker's wire, its stream machine and its reader of bodies, fed with twenty thousand random
 # examples for each test; about ten minutes of one core.
 fuzz: $(READY)
-	POINTSMAN_FUZZ=1 $(BIN)/python -m pytest -x tests/wire/test_http2.py tests/picker/test_hostile.py \
+	POINTSMAN_FUZZ=1 $(BIN)/python -m pytest -x --timeout=0 tests/wire/test_http2.py tests/picker/test_hostile.py \
 		tests/picker/test_machine.py tests/picker/test_spans.py tests/picker/test_requests.py
 
 # Writes the versions that are installed everywhere, with their hashes.

@@ -22,6 +22,7 @@ from pointsman.wire.headers import literal
 from pointsman.wire.http2 import Connection
 from tests.picker.conftest import model, pod, pool
 
+OBJECTS = [pool(), pod("a", "10.0.0.1"), pod("b", "10.0.0.2"), model("m")]
 BLOCK = literal(b":path", PROCESS) + literal(b"x-pointsman-pool", b"default/pool")
 
 
@@ -69,7 +70,7 @@ STEPS = st.one_of(
 def heard(said: bytes, size: int) -> None:
     """A picker hears these bytes, so many at a time; what it held is let go in the end."""
     store, table = Store(), Table()
-    store.apply([pool(), pod("a", "10.0.0.1"), pod("b", "10.0.0.2"), model("m")])
+    store.apply(OBJECTS)
     pools = Pools(store, table)
     pools.refresh()
     service = ExtProc(Director(pools, random.Random(1)), Report())
