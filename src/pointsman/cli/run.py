@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.resources
 import shlex
 import signal
@@ -202,6 +203,10 @@ async def _announce(instance: Instance, began: float) -> None:
         waited_s = time.monotonic() - began
         waiting = "; ".join(await instance.waiting_for())
         _say(f"not up after {waited_s:.0f} s, waiting for: {waiting}. So far: {summary(instance)}")
+    # What was made until now lives as long as the process; the collector must not go through all of
+    # it in the midst of a change.
+    gc.collect()
+    gc.freeze()
     _say(f"ready in {time.monotonic() - began:.1f} s: {summary(instance)}")
 
 
