@@ -33,6 +33,8 @@ from tests.e2e.instances import Answer, Instance, eventually, running
 pytestmark = pytest.mark.e2e
 
 PORT = 9190
+ALONE = 9191
+"""Leads to no pool of our own picker."""
 BODIES = [None, {"prompt": "x"}, {"prompt": "x" * 300_000}]
 """None is a GET."""
 GATEWAY = f"""
@@ -42,6 +44,13 @@ metadata: {{name: gate}}
 spec:
   gatewayClassName: pointsman
   listeners: [{{name: http, protocol: HTTP, port: {PORT}}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: alone}}
+spec:
+  gatewayClassName: pointsman
+  listeners: [{{name: http, protocol: HTTP, port: {ALONE}}}]
 """
 HANG_S = 1
 PROTOCOL = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -137,8 +146,9 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
                 pool(name, name, picker=chosen, ports=list(ports[name]), failure_mode=mode)
             )
         parts.append(route("all", ["gate"], [(f"/{name}", [backend(name)]) for name in hosts]))
+        parts.append(route("alone", ["alone"], [("/open", [backend("open")])]))
         (folder / "all.yaml").write_text("".join(parts))
-        instance = stack.enter_context(running(folder, ports=(PORT,)))
+        instance = stack.enter_context(running(folder, ports=(PORT, ALONE)))
         found = Field(instance, folder, servers, pickers, addresses, stack)
         eventually(lambda: all(found.ask(name).status == 200 for name in hosts))
         yield found
@@ -175,6 +185,24 @@ def test_a_picker_that_answers_headers_after_the_body_is_asked_and_told(
     assert answer.status == 200
     assert answer.json["address"] == chosen == answer.headers[SERVED]
     assert answer.json["size"] == (0 if body is None else len(json.dumps(body)))
+
+
+@pytest.mark.parametrize("megabytes", [6, 20])
+def test_a_prompt_of_many_megabytes_reaches_a_picker_in_pieces(
+    field: Field, megabytes: int
+) -> None:
+    first, second = field.addresses["open"]
+    body = {"prompt": "x" * megabytes * 1_000_000}
+    field.servers.stop(first)
+    try:
+        answer = field.instance.request(
+            ALONE, "POST", "/open", body, {SELECTION: f"{first},{second}"}
+        )
+    finally:
+        field.servers.start(first)
+    assert answer.status == 200
+    assert answer.json["size"] > megabytes * 1_000_000
+    assert answer.headers[SERVED] == second
 
 
 def test_a_picked_port_among_eight_is_obeyed(field: Field) -> None:

@@ -308,6 +308,7 @@ def _ports(
             access_logs_of(spec, options.access_logs),
             proxy.ref if proxy is not None and says_logs(proxy.spec) else None,
             need.leads_to_pool,
+            need.asks_foreign_picker and not need.asks_own_picker and not need.processors,
         )
         chains.setdefault(sharing[0].port_name, []).append(chain)
     is_same_scene = previous is not None and previous.scene is surroundings
@@ -337,6 +338,7 @@ class _Needs:
     leads_to_pool: bool = False
     asks_picker: bool = False
     asks_own_picker: bool = False
+    asks_foreign_picker: bool = False
 
     def filters(self) -> Iterator[HttpFilter]:
         """In the order in which they stand before the router."""
@@ -365,6 +367,7 @@ def _needs(
                 if isinstance(destination.picker, Picker):
                     need.asks_picker = True
                     need.asks_own_picker |= destination.picker.is_own
+                    need.asks_foreign_picker |= not destination.picker.is_own
     return result
 
 

@@ -44,6 +44,10 @@ from pointsman.resources.client_policies import ClientPolicySpec
 BUFFER_LIMIT_BYTES = 50 * 1024 * 1024
 """The largest request that a picker may read whole; beyond it Envoy answers 413."""
 
+STREAMED_BUFFER_LIMIT_BYTES = 1024 * 1024
+"""Where all pickers are others': what is read at once is sent to them as one message, and gRPC
+servers take none of more than four megabytes."""
+
 REQUEST_HEADERS_TIMEOUT_S = 30.0
 HANDSHAKE_TIMEOUT_S = 10.0
 """Of TLS; Envoy would wait for ever."""
@@ -72,6 +76,8 @@ class Chain:
     """The EnvoyProxy that says so, where one does."""
     leads_to_pool: bool = False
     """A route of it does."""
+    streams_to_pickers: bool = False
+    """Requests go to pickers that read them piece by piece, and to no other processor."""
 
     @property
     def name(self) -> str:
@@ -100,7 +106,7 @@ def envoy_listener(
     message = listener_pb2.Listener(
         name=name,
         address=socket_address(host, options.bound_port(first.port)),
-        per_connection_buffer_limit_bytes=wrapped(BUFFER_LIMIT_BYTES),
+        per_connection_buffer_limit_bytes=wrapped(_buffer_limit(chains)),
         enable_reuse_port=wrapped(False) if options.exclusive_ports else None,
         access_log=[access_logs.connection_log(log) for log in chains[0].access_logs],
     )
@@ -119,6 +125,15 @@ def envoy_listener(
     # What a policy changed it is to blame for first.
     origins = dict.fromkeys([*policies, *gateways])
     return EnvoyResource.of(Key(snapshot.LISTENER, name), message, tuple(origins))
+
+
+def _buffer_limit(chains: Sequence[Chain]) -> int:
+    """Large where a request may have to be read whole, small where it must come in pieces."""
+    has_streams = any(chain.streams_to_pickers for chain in chains)
+    reads_whole = any(chain.serves_models and not chain.streams_to_pickers for chain in chains)
+    if has_streams and not reads_whole:
+        return STREAMED_BUFFER_LIMIT_BYTES
+    return BUFFER_LIMIT_BYTES
 
 
 def _chain(chain: Chain, buffer_limit_bytes: int) -> components_pb2.FilterChain:

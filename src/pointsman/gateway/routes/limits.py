@@ -33,6 +33,9 @@ LEAST_BACKOFF_S = 0.001
 BACKOFF_GROWTH = 10
 """The longest wait between two tries, as a multiple of the first."""
 
+REPLAY_BYTES = 50 * 1024 * 1024
+"""The largest request to a pool that is tried again."""
+
 POOL_RETRIES = 2
 POOL_RETRY_ON = ("connect-failure", "reset-before-request")
 RETRY_ON = ("connect-failure", "refused-stream", "reset")
@@ -61,6 +64,11 @@ def apply(
         action.idle_timeout.CopyFrom(seconds(STREAM_IDLE_TIMEOUT_S))
     else:
         action.timeout.CopyFrom(seconds(REQUEST_TIMEOUT_S))
+
+
+def keep_for_another_try(route: route_pb2.Route) -> None:
+    """Let a large request to a pool be sent again, on listeners that buffer less."""
+    route.request_body_buffer_limit.value = REPLAY_BYTES
 
 
 def keep_callers_deadline(action: route_pb2.RouteAction) -> None:

@@ -310,6 +310,8 @@ def envoy_route(
     streams = rule.is_grpc or bool(rule.pools)
     limits.apply(rule.timeouts, rule.retry, streams, result.route)
     limits.retry_on_failure(rule.retry, bool(rule.pools), result.route)
+    if any(isinstance(item.picker, Picker) and not item.picker.is_own for item in rule.pools):
+        limits.keep_for_another_try(result)
     if rule.is_grpc:
         limits.keep_callers_deadline(result.route)
     if policy is not None:
