@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -245,18 +245,19 @@ async def test_logs_by_name(store: Store, served: Served) -> None:
 
 
 async def test_decisions(store: Store, served: Served) -> None:
-    async def decisions(limit: int, request_id: str | None) -> Sequence[dict[str, Any]]:
-        return [{"limit": limit, "request": request_id}]
+    async def decisions(limit: int, only: Mapping[str, str]) -> Sequence[dict[str, Any]]:
+        return [{"limit": limit, **only}]
 
     async with served(store, Providers(decisions=decisions)) as client:
-        assert await client.decisions(7, "r") == [{"limit": 7, "request": "r"}]
-        assert await client.decisions(10**6) == [{"limit": 1000, "request": None}]
+        only = {"request_id": "r", "model": "m", "endpoint": "e:1", "pool": "n/p"}
+        assert await client.decisions(7, only) == [{"limit": 7, **only}]
+        assert await client.decisions(10**6) == [{"limit": 1000}]
 
 
 async def test_decisions_of_a_silent_picker_are_not_waited_for(
     store: Store, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def decisions(limit: int, request_id: str | None) -> Sequence[dict[str, Any]]:
+    async def decisions(limit: int, only: Mapping[str, str]) -> Sequence[dict[str, Any]]:
         return await never()
 
     monkeypatch.setattr(server, "PROVIDER_DEADLINE_S", 0.01)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -67,10 +67,21 @@ REFUSED = decision(
 )  # fmt: skip
 
 
+def is_one(decision: dict[str, Any], only: Mapping[str, str]) -> bool:
+    winner = next(iter(decision["endpoints"]), "")
+    facts = {
+        "request_id": [decision["request_id"]],
+        "model": [decision["model"], decision["target"]],
+        "endpoint": [winner, winner.rpartition(":")[0]],
+        "pool": [decision["pool"]],
+    }
+    return all(value in facts[name] for name, value in only.items())
+
+
 def provided(*decisions: dict[str, Any]) -> Providers:
-    async def answer(limit: int, request_id: str | None) -> Sequence[dict[str, Any]]:
-        found = [each for each in decisions if request_id in (None, each["request_id"])]
-        return found[-limit:]
+    async def answer(limit: int, only: Mapping[str, str]) -> Sequence[dict[str, Any]]:
+        newest = sorted(decisions, key=lambda each: -each["at"])
+        return [each for each in newest if is_one(each, only)][:limit]
 
     return Providers(decisions=answer)
 
@@ -123,6 +134,8 @@ def test_a_refusal_says_why(explained: Callable[..., Result]) -> None:
         (("--endpoint", B), ["r2"]),
         (("--endpoint", "10.0.0.1"), ["r1"]),
         (("--request", "r1"), ["r1"]),
+        (("--pool", "default/p", "--limit", "2"), ["r2", "r3"]),
+        (("--pool", "default/q"), []),
     ],
 )
 def test_what_is_shown_can_be_narrowed(
@@ -130,7 +143,7 @@ def test_what_is_shown_can_be_narrowed(
 ) -> None:
     # Several pickers may answer one after the other: the time says which came first.
     given = [REFUSED, decision(1), decision(2, endpoints=[B])]
-    found = json.loads(explained(*arguments, "-o", "json", of=given[1:] + given[:1]).output)
+    found = json.loads(explained(*arguments, "-o", "json", of=given[1:] + given[:1]).stdout)
     assert [each["request_id"] for each in found] == shown
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
@@ -95,3 +96,39 @@ async def test_foreign_gateways_add_it_to_the_answer_where_the_flag_says_so(
         told = json.loads(set_headers["x-pointsman-decision"])
         assert told["endpoint"] == mutations(picked)["x-gateway-destination-endpoint"]
     stream.cancel()
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", ["a", "b", "c"]),
+        ("?limit=1", ["c"]),
+        ("?limit=0", []),
+        ("?request_id=b", ["b"]),
+        ("?model=m", ["a", "b"]),
+        ("?model=m-lora", ["b"]),
+        ("?endpoint=10.0.0.0:8000", ["a", "c"]),
+        ("?endpoint=10.0.0.9", ["b"]),
+        ("?pool=default/pool&model=m&limit=1", ["b"]),
+        ("?pool=default/other", []),
+        ("?endpoints=x", "'endpoints' is none of"),
+        ("?limit=many", "limit: 'many' is no number"),
+    ],
+)
+async def test_decisions_are_narrowed_where_they_are_kept(
+    running: Running, query: str, found: list[str] | str
+) -> None:
+    ring = running.picker.director.ring
+    ring.add(decision(request_id="a"))
+    ring.add(decision(request_id="b", wanted=Wanted("m-lora"), endpoints=("10.0.0.9:8000",)))
+    ring.add(decision(request_id="c", model="other", wanted=Wanted("other")))
+    path = running.picker.options.admin_socket
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
+        session.get(f"http://a/decisions{query}") as response,
+    ):
+        if isinstance(found, str):
+            assert response.status == 400
+            assert found in await response.text()
+        else:
+            assert [each["request_id"] for each in await response.json()] == found

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -79,9 +79,11 @@ class AdminClient:
         answer = await self._get("/api/objects", kind=kind, namespace=namespace, name=name)
         return list(answer["items"])
 
-    async def decisions(self, limit: int, request_id: str | None = None) -> list[dict[str, Any]]:
-        """The picker's latest decisions, the newest first."""
-        answer = await self._get("/api/decisions", limit=str(limit), request=request_id)
+    async def decisions(
+        self, limit: int, only: Mapping[str, str] = MappingProxyType({})
+    ) -> list[dict[str, Any]]:
+        """The picker's latest decisions, the newest first; `only` as `Decisions` has it."""
+        answer = await self._get("/api/decisions", limit=str(limit), **only)
         return list(answer["items"])
 
     async def watch(

@@ -5,7 +5,7 @@ The composition root hands in what it has; what it lacks answers empty.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 
@@ -90,9 +90,13 @@ class Decisions(Protocol):
     """The record of what the picker decided."""
 
     def __call__(
-        self, limit: int, request_id: str | None
+        self, limit: int, only: Mapping[str, str]
     ) -> Coroutine[Any, Any, Sequence[dict[str, Any]]]:
-        """The latest decisions, the newest first, or those of one request."""
+        """The latest decisions, the newest first.
+
+        `only`: those of a `request_id`, a `pool`, a `model` that was asked for or given, or an
+        `endpoint` (`host` or `host:port`) that won.
+        """
 
 
 async def _no_endpoints() -> Sequence[EndpointRow]:

@@ -6,7 +6,7 @@ GET /api/kinds
 GET /api/objects?kind=&namespace=&name=
 GET /api/watch?kinds=Pod.,InferencePool.inference.networking.k8s.io&namespace=&name=
 GET /api/logs?name=&tail=&follow=1
-GET /api/decisions?limit=&request=
+GET /api/decisions?limit=&request_id=&model=&endpoint=&pool=
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ MAX_STREAMS = 64
 MAX_REQUEST_BYTES = 64 * 1024
 MAX_LOG_LINES = 10_000
 MAX_DECISIONS = 1000
+DECISION_FACTS = ("request_id", "model", "endpoint", "pool")
+"""What decisions are narrowed by, as the picker's own socket calls it."""
 PROVIDER_DEADLINE_S = 5.0
 """For one answer of whoever knows the endpoints."""
 SHUTDOWN_S = 1.0
@@ -180,7 +182,8 @@ class AdminServer:
         if decisions is None:
             return _error(404, "this instance keeps no record of decisions")
         limit = _number(request, "limit", 20, MAX_DECISIONS)
-        answer = decisions(limit, request.query.get("request"))
+        only = {name: request.query[name] for name in DECISION_FACTS if name in request.query}
+        answer = decisions(limit, only)
         try:
             async with asyncio.timeout(PROVIDER_DEADLINE_S):
                 found = await answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,7 @@ _UNKNOWN = "-"
 @click.option("--request", "request_id", metavar="ID", help="The one of that x-request-id.")
 @click.option("--model", help="Those that asked for this model, or were given it.")
 @click.option("--endpoint", metavar="HOST[:PORT]", help="Those that this endpoint won.")
+@click.option("--pool", metavar="NAMESPACE/NAME", help="Those of this InferencePool.")
 @click.option(
     "--limit", type=click.IntRange(1, MOST), default=5, show_default=True, help="The last so many."
 )
@@ -41,6 +42,7 @@ def explain(
     request_id: str | None,
     model: str | None,
     endpoint: str | None,
+    pool: str | None,
     limit: int,
     follow: bool,
     output: str | None,
@@ -53,47 +55,40 @@ def explain(
       pointsman explain --model food-review -f
       pointsman explain --request 6e4fd2a1-... -o json
     """  # noqa: D301  # click reads the escape
-
-    def is_wanted(decision: Decision) -> bool:
-        return (model is None or model in (decision["model"], decision["target"])) and (
-            endpoint is None or _is_won_by(decision, endpoint)
-        )
-
-    is_narrowed = model is not None or endpoint is not None
+    asked = {"request_id": request_id, "model": model, "endpoint": endpoint, "pool": pool}
+    only = {name: value for name, value in asked.items() if value is not None}
 
     async def show_all(client: AdminClient) -> None:
-        asked = MOST if is_narrowed else limit
-        found = await _decisions(client, asked, request_id)
-        known = [each for each in found if is_wanted(each)][-limit:]
+        known = await _decisions(client, limit, only)
         _print(known, output, is_followed=follow)
         if not follow and not known:
-            _explain_nothing(request_id, is_narrowed)
+            _explain_nothing(request_id, is_narrowed=bool(only))
         if follow:
-            async for news in _news(client, found, request_id):
-                _print([each for each in news if is_wanted(each)], output, is_followed=True)
+            async for news in _news(client, known, only):
+                _print(news, output, is_followed=True)
 
     ask(instance, show_all)
 
 
-def _explain_nothing(request_id: str | None, is_narrowed: bool) -> None:
+def _explain_nothing(request_id: str | None, *, is_narrowed: bool) -> None:
     if request_id is not None:
         fail(f"no decision for the request {request_id} (the last {MOST:,} are remembered)")
     what = "no such decision" if is_narrowed else "no decision yet"
     click.echo(f"{what}: requests to an InferencePool are decided by its picker", err=True)
 
 
-async def _decisions(client: AdminClient, limit: int, request_id: str | None) -> list[Decision]:
+async def _decisions(client: AdminClient, limit: int, only: Mapping[str, str]) -> list[Decision]:
     """The oldest first, whatever the number of pickers."""
-    return sorted(await client.decisions(limit, request_id), key=lambda each: each["at"])
+    return sorted(await client.decisions(limit, only), key=lambda each: each["at"])
 
 
 async def _news(
-    client: AdminClient, known: Sequence[Decision], request_id: str | None
+    client: AdminClient, known: Sequence[Decision], only: Mapping[str, str]
 ) -> AsyncIterator[list[Decision]]:
     """What is decided from now on, in parts, for ever."""
     while True:
         await asyncio.sleep(POLL_S)
-        found = await _decisions(client, FOLLOWED, request_id)
+        found = await _decisions(client, FOLLOWED, only)
         yield new_ones(known, found)
         known = found or known
 
@@ -107,11 +102,6 @@ def new_ones(known: Sequence[Decision], found: Sequence[Decision]) -> list[Decis
 
 def _key(decision: Decision) -> tuple[Any, ...]:
     return decision["at"], decision["pool"], decision["request_id"]
-
-
-def _is_won_by(decision: Decision, endpoint: str) -> bool:
-    winner = next(iter(decision["endpoints"]), "")
-    return winner == endpoint or winner.rpartition(":")[0] == endpoint
 
 
 def _print(decisions: Sequence[Decision], output: str | None, *, is_followed: bool) -> None:

@@ -15,6 +15,9 @@ from pointsman.picker.pools import Pools
 from pointsman.picker.report import Report
 
 MAX_DECISIONS_SHOWN = 1_000
+QUESTIONS = ("request_id", "model", "endpoint", "pool", "limit", "follow")
+"""What `/decisions` may be asked with."""
+MAX_DIGITS = 9
 FOLLOW_INTERVAL_S = 0.05
 """Decisions that are followed are written in batches."""
 EXPLAINED_AT_ONCE = 10
@@ -36,10 +39,12 @@ def admin_app(
         return _json(endpoint_rows(director.pools, clock()))
 
     async def decisions(request: web.Request) -> web.StreamResponse:
+        fault = _fault(request)
+        if fault:
+            return web.Response(text=fault + "\n", status=400)
         if request.query.get("follow") in ("1", "true"):
             return await _follow(director, request)
-        text = request.query.get("limit", "50")
-        limit = min(int(text), MAX_DECISIONS_SHOWN) if text.isascii() and text.isdigit() else 50
+        limit = min(int(request.query.get("limit", "50")), MAX_DECISIONS_SHOWN)
         found = [decision for decision in director.ring if _matches(request, decision)]
         shown = found[-limit:] if limit else []
         rows = []
@@ -121,16 +126,28 @@ def _explained(director: Director, decision: Decision) -> dict[str, Any]:
     return decision.explained(director.config.profile(decision.wanted.headers))
 
 
+def _fault(request: web.Request) -> str:
+    """What is wrong with the question; empty for nothing."""
+    unknown = [name for name in request.query if name not in QUESTIONS]
+    if unknown:
+        return f"{unknown[0][:100]!r} is none of {', '.join(QUESTIONS)}"
+    limit = request.query.get("limit", "1")
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= MAX_DIGITS):
+        return f"limit: {limit[:100]!r} is no number"
+    return ""
+
+
 def _matches(request: web.Request, decision: Decision) -> bool:
-    query = request.query
+    """Of that request, of that pool, for or given that model, won by that endpoint."""
+    winner = decision.endpoints[0] if decision.endpoints else ""
     facts = {
-        "request_id": decision.request_id,
-        "model": decision.model or "",
-        "pool": decision.pool,
+        "request_id": (decision.request_id,),
+        "pool": (decision.pool,),
+        "model": (decision.model, decision.wanted.model),
+        "endpoint": (winner, winner.rpartition(":")[0]),
     }
-    return all(query.get(name, fact) == fact for name, fact in facts.items()) and (
-        "endpoint" not in query or query["endpoint"] in decision.endpoints
-    )
+    query = request.query
+    return all(query[name] in known for name, known in facts.items() if name in query)
 
 
 def _json(value: Any) -> web.Response:

@@ -290,8 +290,8 @@ class Instance:
     async def _endpoint_rows(self) -> Sequence[EndpointRow]:
         return await pickers.endpoint_rows(self._picker_sockets())
 
-    async def _decision_rows(self, limit: int, request_id: str | None) -> list[dict[str, Any]]:
-        return await pickers.decision_rows(self._picker_sockets(), limit, request_id)
+    async def _decision_rows(self, limit: int, only: Mapping[str, str]) -> list[dict[str, Any]]:
+        return await pickers.decision_rows(self._picker_sockets(), limit, only)
 
     def _picker_sockets(self) -> list[Path]:
         own = [self.picker.admin_socket] if self.picker.is_wanted else []

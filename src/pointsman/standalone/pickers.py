@@ -6,7 +6,7 @@ One process serves every such pool. It is started when the first pool needs it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -107,12 +107,10 @@ async def endpoint_rows(sockets: Iterable[Path]) -> list[EndpointRow]:
 
 
 async def decision_rows(
-    sockets: Iterable[Path], limit: int, request_id: str | None
+    sockets: Iterable[Path], limit: int, only: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """The last decisions of the pickers behind `sockets`, the newest first."""
-    query = {"limit": str(limit)}
-    if request_id is not None:
-        query["request_id"] = request_id
+    query = {**only, "limit": str(limit)}
     answers = await asyncio.gather(
         *(_get(path, f"/decisions?{urlencode(query)}") for path in sockets)
     )
