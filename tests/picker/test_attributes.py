@@ -9,6 +9,7 @@ import pytest
 from pointsman.picker.config import ConfigError, PickerConfig, read_config
 from pointsman.picker.endpoints.measures import Measures, read_measures
 from pointsman.picker.endpoints.table import Seen
+from pointsman.picker.scheduling.media import media_of
 from pointsman.picker.scheduling.request import Wanted
 
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
@@ -199,3 +200,56 @@ plugins:
         "plugins[0] (token-producer): without effect here: modelName, vllm",
         "plugins[1] (session-affinity-scorer): without effect here: evictionSweepSeconds",
     )
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def seen(*urls: str) -> Wanted:
+    parts = [{"type": "text", "text": "what is this?"}, *(image(url) for url in urls)]
+    return Wanted(media=media_of({"messages": [{"role": "user", "content": parts}]}))
+
+
+def test_images_go_where_they_have_been_seen() -> None:
+    config = read_config(
+        f"{HEAD}plugins: [{{type: mm-embeddings-cache-producer, parameters: "
+        "{cacheSizeInMBPerServer: 4}}, {type: mm-embeddings-cache-scorer}]"
+    )
+    profile = config.profiles["default"]
+    assert profile.reads_media
+    (memory,) = profile.listeners
+    every = [Seen(name, None, 0, 0) for name in "ab"]
+    score = profile.scorers[0].score
+    assert score(every, seen("1")) == [0, 0]
+    memory.picked("a", seen("1", "2", "2"))
+    assert score(every, seen("1")) == [1, 0]
+    assert score(every, seen("1", "2", "3", "4")) == [0.5, 0]
+    assert score(every, ANY) == [0, 0]
+    # Two have room: the one that was seen the longest ago is forgotten.
+    memory.picked("a", seen("1"))
+    memory.picked("a", seen("3"))
+    assert score(every, seen("2")) == [0, 0]
+    assert score(every, seen("1", "3")) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        image("u"),
+        {"type": "image_url", "image_url": "u"},
+        {"type": "input_image", "image_url": "u"},
+        {"type": "image", "source": {"type": "base64", "data": "u"}},
+        {"type": "input_audio", "input_audio": {"data": "u", "format": "wav"}},
+        {"type": "video_url", "video_url": {"url": "u"}},
+    ],
+)
+def test_an_item_is_known_by_its_address_or_content(part: dict[str, Any]) -> None:
+    fields = {"messages": [{"role": "user", "content": [part]}]}
+    assert media_of(fields) == (hash("u"),)
+    assert media_of({"input": fields["messages"]}) == (hash("u"),)
+
+
+@pytest.mark.parametrize("fields", [{}, {"messages": "x"}, {"messages": [1, {"content": [1, {}]}]}])
+def test_what_is_no_item_is_none(fields: dict[str, Any]) -> None:
+    assert media_of(fields) == ()

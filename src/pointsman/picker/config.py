@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from pointsman.picker.endpoints.measures import NOTHING_MORE, Extraction
 from pointsman.picker.flow.saturation import Detector, saturation
 from pointsman.picker.scheduling import plugins
+from pointsman.picker.scheduling.media import MediaMemory
 from pointsman.picker.scheduling.parameters import Admitter, Attribute, Plugin
 from pointsman.picker.scheduling.plugins import ENTRY_POINTS, LATER, WITHOUT_EFFECT, Factory
 from pointsman.picker.scheduling.profile import (
@@ -182,6 +183,10 @@ class _Reader:
     def _gathered(self, profiles: Mapping[str, Profile], detector: Detector) -> PickerConfig:
         """What plugins do that belong to no profile."""
         every = list(self._plugins.values())
+        told = [plugin.media_items for plugin in every if plugin.media_items]
+        for plugin in every if told else ():
+            if isinstance(plugin.listener, MediaMemory):
+                plugin.listener.capacity = told[-1]
         extractions = [plugin.extraction for plugin in every if plugin.extraction is not None]
         return PickerConfig(
             profiles,
@@ -288,6 +293,8 @@ class _Reader:
             if plugin.token_header and plugin.token_header not in profile.token_headers:
                 tokens = (*profile.token_headers, plugin.token_header)
                 profile = replace(profile, token_headers=tokens)
+            if plugin.reads_media:
+                profile = replace(profile, reads_media=True)
             if plugin.reads_headers:
                 profile = replace(profile, reads_headers=True)
         return profile if picked_by is not None else replace(profile, picking=Picking.MAX_SCORE)

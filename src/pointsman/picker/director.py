@@ -36,6 +36,7 @@ from pointsman.picker.requests.ask import Ask, BadRequestError, read_ask
 from pointsman.picker.requests.listing import listing
 from pointsman.picker.requests.spans import splice
 from pointsman.picker.scheduling.cost import expected_answer
+from pointsman.picker.scheduling.media import media_of
 from pointsman.picker.scheduling.profile import Profile, Random, choose
 from pointsman.picker.scheduling.request import Wanted
 from pointsman.picker.scheduling.sessions import token_of
@@ -166,6 +167,8 @@ class Director:
             profile = self._profile(request.headers)
             hashes = prompt_chain(wanted.model, ask.fields)
             wanted = self._with_facts(wanted, hashes, request.headers, profile)
+            if profile.reads_media:
+                wanted = replace(wanted, media=media_of(ask.fields))
         except RefusedError as refused:
             self._record(started, pool, ask, wanted, candidates, (), refused.error)
             return Picked(Refuse(refused.error), ask, wanted.model)

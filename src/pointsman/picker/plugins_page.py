@@ -118,6 +118,7 @@ _ROLES = {
     "admitter": "admitter",
     "attribute": "producer",
     "extraction": "extractor",
+    "media_items": "producer",
 }
 
 
@@ -165,7 +166,7 @@ def _made(name: str) -> Plugin:
 
 def _role(name: str) -> str:
     plugin = _made(name)
-    roles = [text for field, text in _ROLES.items() if getattr(plugin, field) is not None]
+    roles = [text for field, text in _ROLES.items() if getattr(plugin, field)]
     return " and ".join(roles) or "profile handler"
 
 

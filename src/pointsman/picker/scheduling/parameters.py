@@ -59,6 +59,10 @@ class Plugin:
     token_header: str = ""
     """The header of answers that names the server that was picked, as a token."""
     extraction: Extraction | None = None
+    reads_media: bool = False
+    """Whether `Wanted.media` is needed."""
+    media_items: int = 0
+    """How many images, sounds and films a server is taken to hold; 0 for nothing said."""
     is_built_in: bool = False
     """What it stands for always happens here; naming it changes nothing."""
 

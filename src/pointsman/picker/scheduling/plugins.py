@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pointsman.picker.scheduling import admission, attributes, detectors, extractors, sessions
+from pointsman.picker.scheduling import (
+    admission,
+    attributes,
+    detectors,
+    extractors,
+    media,
+    sessions,
+)
 from pointsman.picker.scheduling import parameters as types
 from pointsman.picker.scheduling.parameters import LabelSelectorFilter, Parameters, Plugin
 
@@ -48,6 +55,8 @@ PARAMETERS: dict[str, type[Parameters] | type[LabelSelectorFilter]] = {
     "lora-affinity-scorer": types.LoraAffinityScorer,
     "marginal-cost-scorer": types.MarginalCostScorer,
     "max-score-picker": types.MaxScorePicker,
+    "mm-embeddings-cache-producer": media.MediaProducer,
+    "mm-embeddings-cache-scorer": media.MediaScorer,
     "no-hit-lru-scorer": types.NoHitLruScorer,
     "prefill-filter": types.PrefillFilter,
     "prefix-cache-affinity-filter": types.PrefixCacheAffinityFilter,
@@ -116,8 +125,6 @@ LATER: Mapping[str, str] = {
     "k8s-notification-source": _SOURCES,
     "latency-scorer": _PREDICTION,
     "latency-slo-admitter": _PREDICTION,
-    "mm-embeddings-cache-producer": "what servers hold of images is not followed",
-    "mm-embeddings-cache-scorer": "what servers hold of images is not followed",
     "multicluster-approx-prefix-cache-producer": _CLUSTERS,
     "multicluster-file-discovery": _CLUSTERS,
     "multicluster-kv-cache-utilization-scorer": _CLUSTERS,
@@ -159,6 +166,7 @@ WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
     "core-metrics-extractor": frozenset(
         {"cacheBlockSizeLabelName", "cacheNumBlocksLabelName", "defaultEngine", "engineLabelKey"}
     ),
+    "mm-embeddings-cache-scorer": frozenset({"producerName"}),
     "no-hit-lru-scorer": _MATCHES,
     "prefix-cache-affinity-filter": _MATCHES
     | {"inFlightLoadProducerName", "latencyPredictionInfoProducerName"},

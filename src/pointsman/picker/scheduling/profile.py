@@ -76,6 +76,8 @@ class Profile:
     """Who wants to hear of each pick."""
     reads_headers: bool = False
     """Whether `Wanted.headers` is needed."""
+    reads_media: bool = False
+    """Whether `Wanted.media` is needed."""
     token_headers: tuple[str, ...] = ()
     """Headers of the answer that name the server that was picked, as a token."""
 

@@ -29,6 +29,8 @@ class Wanted:
     """A number from [0, 1) that is drawn once for each request: what explores, explores by it."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The request's headers, where the configuration schedules by headers; else empty."""
+    media: tuple[int, ...] = ()
+    """A number for each image, sound and film, where the configuration schedules by them."""
     gives_way: bool = False
     """Whether it is turned away while the pool is saturated."""
     objective: str = ""
