@@ -79,10 +79,17 @@ def handler(server: Server) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that break off."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """They are meant to."""
+
+
 @contextmanager
 def serving(name: str, context: ssl.SSLContext | None = None) -> Iterator[Server]:
     server = Server(name)
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
+    listening = Quiet(("127.0.0.1", 0), handler(server))
     if context is not None:
         listening.socket = context.wrap_socket(
             listening.socket, server_side=True, do_handshake_on_connect=False
