@@ -28,7 +28,7 @@ from tests.e2e.foreign_picker import (
     pod,
     service,
 )
-from tests.e2e.instances import Answer, Instance, eventually, running
+from tests.e2e.instances import READY_S, Answer, Instance, eventually, running
 
 pytestmark = pytest.mark.e2e
 
@@ -150,7 +150,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         (folder / "all.yaml").write_text("".join(parts))
         instance = stack.enter_context(running(folder, ports=(PORT, ALONE)))
         found = Field(instance, folder, servers, pickers, addresses, stack)
-        eventually(lambda: all(found.ask(name).status == 200 for name in hosts))
+        eventually(lambda: all(found.ask(name).status == 200 for name in hosts), READY_S)
         yield found
 
 
