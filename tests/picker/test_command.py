@@ -10,11 +10,18 @@ from typing import Any
 
 import aiohttp
 import grpc
+import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
+from pointsman.certificates import self_signed
+from pointsman.picker import process as process_module
+from pointsman.picker.flags import Options
+from pointsman.picker.process import Picker
+from pointsman.store import Store
 from tests.picker.conftest import (
     PROCESS,
     Feed,
+    Objects,
     command,
     free_ports,
     model,
@@ -121,6 +128,43 @@ def certificate_of(port: int) -> str:
     import ssl
 
     return ssl.get_server_certificate(("127.0.0.1", port))
+
+
+async def test_a_certificate_that_is_given_is_served_and_taken_up_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "CERTIFICATE_INTERVAL_S", 0.01)
+
+    def give(name: str) -> str:
+        certificate, key = self_signed(name, (name,))
+        (folder / "tls.key").write_bytes(key)
+        (folder / "tls.crt").write_bytes(certificate)
+        return certificate.decode().strip()
+
+    first = give("first.example")
+    port, health_port, metrics_port = free_ports(3)
+    options = Options(
+        pool_name="pool",
+        bind="127.0.0.1",
+        cert_path=folder,
+        grpc_port=port,
+        grpc_health_port=health_port,
+        metrics_port=metrics_port,
+    )
+    store = Store()
+    picker = Picker(options, store, Objects(store))
+
+    async def served() -> str:
+        return (await asyncio.to_thread(certificate_of, port)).strip()
+
+    async with picker.running():
+        assert await served() == first
+        second = give("second.example")
+        async with asyncio.timeout(5):
+            while await served() != second:
+                pass
+        (folder / "tls.crt").write_text("broken")
+        assert await served() == second
 
 
 async def test_it_drains_when_its_parent_ends(folder: Path) -> None:

@@ -72,6 +72,7 @@ def test_a_boolean_stands_alone_and_listen_repeats() -> None:
         (["-secureServing=maybe"], "neither true nor false"),
         (["-refreshMetricsInterval", "5"], "is not a duration"),
         (["--listen", "nowhere"], "neither unix:PATH nor host:port"),
+        (["--endpoint-selector", "app=x"], "--endpoint-selector is not served: the servers are"),
     ],
 )
 def test_errors_say_what_to_write(arguments: list[str], message: str) -> None:
@@ -92,3 +93,19 @@ def test_use_streaming_counts_only_where_the_stream_is_silent() -> None:
     assert mode_without_config("true") is Mode.FULL_DUPLEX_STREAMED
     assert mode_without_config("false") is Mode.BUFFERED
     assert mode_without_config("what") is Mode.BUFFERED
+
+
+REFERENCE = """
+allow-experimental-plugins cert-path config-file config-text disable-endpoint-subset-filter
+drain-timeout emit-endpoint-scores enable-cert-reload enable-grpc-stream-metrics enable-pprof
+grpc-health-port grpc-max-recv-msg-size grpc-max-send-msg-size grpc-port ha-enable-leader-election
+health-checking metrics-cert-dir metrics-client-ca-file metrics-endpoint-auth metrics-port
+metrics-staleness-threshold pool-group pool-name pool-namespace refresh-metrics-interval
+refresh-prometheus-metrics-interval secure-serving tls-cipher-suites tls-min-version tracing v
+"""
+
+
+@pytest.mark.parametrize("name", REFERENCE.split())
+def test_every_flag_of_the_reference_is_taken(name: str) -> None:
+    value = "1s" if name.endswith("interval") else "1"
+    parse([f"--{name}={value}"])

@@ -348,6 +348,13 @@ async def test_a_subset_hint_narrows_the_choice_by_address_and_port(running: Run
     assert await picked_within(running, []) == 503
 
 
+async def test_a_subset_hint_can_be_switched_off(running: Running) -> None:
+    running.picker.director._ignores_subset = True
+    found = await picked_within(running, ["127.0.0.1:8000"])
+    assert isinstance(found, list)
+    assert len(found) == 3
+
+
 async def test_what_clients_say_to_the_picker_goes_no_further(running: Running) -> None:
     stream = running.stream()
     message = headers(end=True, path="/x", x_gateway_inference_objective="high")

@@ -101,6 +101,7 @@ class Director:
         ring: Ring | None = None,
         prefixes: PrefixIndex | None = None,
         access_log: AccessLog | None = None,
+        ignores_subset: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -110,6 +111,7 @@ class Director:
         self.ring = ring if ring is not None else Ring()
         self.prefixes = prefixes if prefixes is not None else PrefixIndex()
         self.access_log = access_log if access_log is not None else AccessLog()
+        self._ignores_subset = ignores_subset
         self._rng = rng
         self._clock = clock
         self._wall_clock = wall_clock
@@ -162,7 +164,7 @@ class Director:
                     return Picked(Respond(models), ask)
             objective = _objective(request.headers) if trust.objective else ""
             wanted = self._wanted(view, ask, objective)
-            candidates = _candidates(view, request.metadata)
+            candidates = _candidates(view, None if self._ignores_subset else request.metadata)
             self._let_pass(view, wanted, candidates)
             profile = self._profile(request.headers)
             hashes = prompt_chain(wanted.model, ask.fields)

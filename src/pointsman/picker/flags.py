@@ -50,6 +50,8 @@ class Options:
     """The same, in the command line."""
     trust_objective_header: bool = True
     """Of gateways that are not ours: whether a request's own objective counts."""
+    ignores_subset: bool = False
+    """Do not let the gateway narrow the choice."""
     trust_debug_header: bool = False
     """Of gateways that are not ours: whether a request may ask how it was decided."""
     ignored: tuple[str, ...] = field(default=())
@@ -150,6 +152,10 @@ _FLAGS: tuple[tuple[tuple[str, ...], _Flag], ...] = (
         _Flag("trust_objective_header", _boolean, "believe objectives from foreign gateways"),
     ),
     (
+        ("disable-endpoint-subset-filter",),
+        _Flag("ignores_subset", _boolean, "do not let gateways narrow the choice"),
+    ),
+    (
         ("trust-debug-header",),
         _Flag("trust_debug_header", _boolean, "tell decisions to clients of foreign gateways"),
     ),
@@ -162,6 +168,8 @@ _BY_NAME: Mapping[str, _Flag] = {name: flag for names, flag in _FLAGS for name i
 
 _IGNORED_BOOLEANS = frozenset(
     {
+        "allow-experimental-plugins",
+        "emit-endpoint-scores",
         "enable-cert-reload",
         "enable-grpc-stream-metrics",
         "enable-pprof",
@@ -183,10 +191,14 @@ _IGNORED = frozenset(
         "kvCacheUsagePercentageMetric",
         "loraInfoMetric",
         "drain-timeout",
+        "metrics-cert-dir",
+        "metrics-client-ca-file",
         "metrics-staleness-threshold",
         "pool-group",
         "grpc-max-recv-msg-size",
         "grpc-max-send-msg-size",
+        "tls-cipher-suites",
+        "tls-min-version",
         "zap-encoder",
         "zap-log-level",
         "zap-stacktrace-level",
@@ -194,6 +206,13 @@ _IGNORED = frozenset(
     }
 )
 """Of the reference picker, without a meaning here."""
+
+_SERVERS_BY_POOL = "the servers are those of an InferencePool; name it with --pool-name"
+_REFUSED: Mapping[str, str] = {
+    "endpoint-selector": _SERVERS_BY_POOL,
+    "endpoint-target-ports": _SERVERS_BY_POOL,
+}
+"""Of the reference picker, and not served: to ignore one would pick among other servers."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -227,6 +246,8 @@ def _next(rest: list[str]) -> tuple[str, str, _Flag | None]:
     if not word.startswith("-") or word in ("-", "--"):
         raise FlagError(f"{word!r} is no flag; the picker takes nothing but flags")
     name, has_value, value = word.lstrip("-").partition("=")
+    if name in _REFUSED:
+        raise FlagError(f"--{name} is not served: {_REFUSED[name]}")
     flag = _BY_NAME.get(name)
     if flag is None and name not in _IGNORED and name not in _IGNORED_BOOLEANS:
         raise FlagError(_unknown(name))

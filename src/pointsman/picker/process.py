@@ -107,6 +107,7 @@ class Picker:
             random.Random(),
             config=self._read_config(),
             prefixes=self.prefixes,
+            ignores_subset=options.ignores_subset,
             access_log=AccessLog(self.report.answered, self.report.first_byte),
         )
         self.ext_proc = ExtProc(
