@@ -348,6 +348,27 @@ async def test_a_subset_hint_narrows_the_choice_by_address_and_port(running: Run
     assert await picked_within(running, []) == 503
 
 
+async def test_load_goes_with_a_request_to_the_server_that_answers(running: Running) -> None:
+    stream = running.stream()
+    await stream.write(headers())
+    await stream.read()
+    await stream.write(body(chat()))
+    first, second, _ = mutations((await stream.read()).request_body.response)[
+        "x-gateway-destination-endpoint"
+    ].split(",")
+    load = {endpoint.address: endpoint for endpoint in running.picker.table}
+    assert (load[first].requests, load[second].requests) == (1, 0)
+    response = pb.ProcessingRequest(response_headers=pb.HttpHeaders())
+    fields = response.metadata_context.filter_metadata["envoy.lb"]
+    fields["x-gateway-destination-endpoint-served"] = second
+    await stream.write(response)
+    await stream.read()
+    assert (load[first].requests, load[second].requests) == (0, 1)
+    await stream.done_writing()
+    await stream.read()
+    assert sum(endpoint.requests for endpoint in running.picker.table) == 0
+
+
 async def test_a_subset_hint_can_be_switched_off(running: Running) -> None:
     running.picker.director._ignores_subset = True
     found = await picked_within(running, ["127.0.0.1:8000"])

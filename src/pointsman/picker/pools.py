@@ -60,6 +60,10 @@ class Pools:
         """The pool of that `namespace/name`."""
         return self._views.get(key)
 
+    def endpoint(self, address: str) -> Endpoint | None:
+        """The endpoint of an address, of whatever pool."""
+        return self._table.get(address)
+
     def all(self) -> list[PoolView]:
         """Every pool, by name."""
         return [self._views[key] for key in sorted(self._views)]

@@ -178,6 +178,12 @@ class Reservation:
         """The prompt has been read (the first byte of the answer came); the request goes on."""
         self.endpoint.read_up_to(self._end)
 
+    def move(self, endpoint: Endpoint) -> Reservation:
+        """Another endpoint carries the request: it has fallen back on that one."""
+        moved = endpoint.reserve(self.tokens, self._context_tokens)
+        self.release()
+        return moved
+
     def release(self) -> None:
         """Count the request out; only the first call counts."""
         if self.is_open:

@@ -219,8 +219,21 @@ class Stream:
             self._machine.answer(picked.answer)
         elif isinstance(event, ResponseStarted):
             self._knows_the_end = True
+            self._follow(event.served)
         elif isinstance(event, ResponseChunk):
             self._on_response_chunk(event)
+
+    def _follow(self, served: str | None) -> None:
+        """Let the load be where the data plane says that the request has gone."""
+        reservation = self._reservation
+        if reservation is None or served in (None, reservation.endpoint.address):
+            return
+        endpoint = self._service.director.pools.endpoint(served or "")
+        if endpoint is not None:
+            self._reservation = reservation.move(endpoint)
+            self._reservation.release_tokens()
+            # The time that was lost elsewhere says nothing of how fast this one reads.
+            self._has_first_chunk = True
 
     def _on_response_chunk(self, chunk: ResponseChunk) -> None:
         reservation = self._reservation
