@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
-from pointsman.inference.headers import OBJECTIVE_NAMES
+from pointsman.inference.headers import MODEL_NAME_REWRITE_NAMES, OBJECTIVE_NAMES
 from pointsman.picker.decisions import Decision
 from pointsman.picker.director import Trust
 from pointsman.picker.endpoints.measures import Measures
@@ -131,3 +131,22 @@ async def test_a_rewrite_splices_the_name_and_lets_others_pass(running: Running)
     assert json.loads(changed) == {"model": "m-lora", "prompt": "hi"}
     answer = await ask(running, OURS, "other")
     assert not answer.request_body.response.HasField("body_mutation")
+
+
+@pytest.mark.parametrize("header", MODEL_NAME_REWRITE_NAMES)
+async def test_a_model_that_a_believed_header_names_is_asked_for_in_place_of_the_bodys(
+    running: Running, header: str
+) -> None:
+    await know(running, rewrite("mine", "mine-lora"))
+    expected = {
+        (OURS, "mine"): "m",
+        (TRUSTED, "mine"): "mine-lora",
+        (TRUSTED, "other"): "other",
+    }
+    for (metadata, name), target in expected.items():
+        answer = await ask(running, metadata, **{header: name})
+        assert (last(running).model, last(running).wanted.model) == ("m", target)
+        common = answer.request_body.response
+        assert header in common.header_mutation.remove_headers
+        body = common.body_mutation.body or b'{"model": "m", "prompt": "hi"}'
+        assert json.loads(body)["model"] == target

@@ -32,7 +32,12 @@ from pointsman.picker.extproc.machine import Decide
 from pointsman.picker.pools import Pools, PoolView
 from pointsman.picker.prefix.blocks import TOKENS_UP_TO, prompt_chain
 from pointsman.picker.prefix.index import PrefixIndex
-from pointsman.picker.requests.ask import Ask, BadRequestError, read_ask
+from pointsman.picker.requests.ask import (
+    MAX_MODEL_CHARACTERS,
+    Ask,
+    BadRequestError,
+    read_ask,
+)
 from pointsman.picker.requests.listing import listing
 from pointsman.picker.requests.spans import splice
 from pointsman.picker.scheduling.cost import expected_answer
@@ -162,8 +167,7 @@ class Director:
                 models = _listing(view)
                 if models is not None:
                     return Picked(Respond(models), ask)
-            objective = _objective(request.headers) if trust.objective else ""
-            wanted = self._wanted(view, ask, objective)
+            wanted = self._wanted(view, ask, request.headers if trust.objective else {})
             candidates = _candidates(view, None if self._ignores_subset else request.metadata)
             self._let_pass(view, wanted, candidates)
             profile = self._profile(request.headers)
@@ -259,15 +263,18 @@ class Director:
         context = wanted.prompt_tokens + expected_answer(wanted.max_tokens)
         return chosen.reserve(wanted.uncached_tokens(chosen.address), context)
 
-    def _wanted(self, view: PoolView, ask: Ask, objective: str) -> Wanted:
-        target, priority, gives_way = ask.model, 0, False
-        if ask.model is not None and view.models:
-            served = view.models.meaning(ask.model)
+    def _wanted(self, view: PoolView, ask: Ask, words: Mapping[str, str]) -> Wanted:
+        """What is asked for; `words`: the headers, where the request's own word counts."""
+        name = _first(words, MODEL_NAME_REWRITE_NAMES)[:MAX_MODEL_CHARACTERS] or ask.model
+        objective = _first(words, OBJECTIVE_NAMES)
+        target, priority, gives_way = name, 0, False
+        if name is not None and view.models:
+            served = view.models.meaning(name)
             if served is None:
                 raise RefusedError(
                     ApiError(
                         404,
-                        f"The model '{ask.model[:256]}' is not served here.",
+                        f"The model '{name[:256]}' is not served here.",
                         "model_not_found",
                         "model",
                     )
@@ -322,9 +329,9 @@ class Director:
         )
 
 
-def _objective(headers: Mapping[str, str]) -> str:
-    """The objective that a request names; "" for none."""
-    return next((headers[name] for name in OBJECTIVE_NAMES if name in headers), "")
+def _first(headers: Mapping[str, str], names: Sequence[str]) -> str:
+    """The first of some headers that is there; "" for none."""
+    return next((headers[name] for name in names if name in headers), "")
 
 
 def _listing(view: PoolView) -> bytes | None:
