@@ -132,3 +132,25 @@ async def test_decisions_are_narrowed_where_they_are_kept(
             assert found in await response.text()
         else:
             assert [each["request_id"] for each in await response.json()] == found
+
+
+async def test_headers_that_are_no_text_break_no_record_and_no_answer(running: Running) -> None:
+    service = running.picker.ext_proc
+    service._default_pool = "default/pool"
+    service._foreign_trust = Trust(objective=True, debug=True)
+    for name in ("x-request-id", "x-gateway-model-name-rewrite", "x-gateway-inference-objective"):
+        message = headers(mode=4, x_pointsman_debug="true")
+        message.request_headers.headers.headers.add(key=name, raw_value=b"\xff\xed\xa0\x80")
+        stream = running.stream(None)
+        await stream.write(message)
+        await stream.write(body(chat()))
+        assert (await stream.read()).HasField("request_headers")
+        sent = (await stream.read()).request_body.response.body_mutation.streamed_response.body
+        assert json.loads(sent)["messages"]
+        stream.cancel()
+    path = running.picker.options.admin_socket
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
+        session.get("http://a/decisions") as response,
+    ):
+        assert len(await response.json()) == 3

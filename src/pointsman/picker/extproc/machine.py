@@ -260,7 +260,8 @@ class Machine:
         headers: dict[str, str] = {}
         for header in http.headers.headers:
             raw = header.raw_value
-            value = raw.decode("utf-8", "surrogateescape") if raw else header.value
+            # Values are only looked at: records, errors and bodies that name them must be UTF-8.
+            value = raw.decode("utf-8", "replace") if raw else header.value
             headers.setdefault(header.key.lower(), value)
         self._headers = headers
         self._metadata = message.metadata_context
