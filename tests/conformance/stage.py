@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.echo_servers import EchoServers, echo_servers, port_for
+from tests.e2e.echo_servers import EchoServers, echo_servers
 from tests.e2e.foreign_picker import ForeignPicker, foreign_picker, pod, service
 from tests.e2e.instances import Answer, Instance, running, unix_json
+from tests.ports import free_port
 
 PRIMARY = 9180
 SECONDARY = 9181
@@ -189,9 +190,9 @@ def raised(folder: Path) -> Iterator[Stage]:
         "appprotocol": [f"127.61.3.{n}" for n in (1, 2)],
         "dp": [f"127.61.4.{n}" for n in (1, 2, 3)],
     }
-    port = port_for([host for each in hosts.values() for host in each])
-    more = [port_for(hosts["dp"]), port_for(hosts["dp"])]
-    h2c = port_for(hosts["appprotocol"])
+    port = free_port([host for each in hosts.values() for host in each])
+    more = [free_port(hosts["dp"]), free_port(hosts["dp"])]
+    h2c = free_port(hosts["appprotocol"])
     addresses = {
         name: tuple(f"{host}:{port}" for host in hosts[name])
         for name in ("primary", "secondary", "appprotocol")

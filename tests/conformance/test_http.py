@@ -13,7 +13,8 @@ import pytest
 
 from tests.conformance.servers import Server, cutting_server, running_servers
 from tests.conformance.sites import NOBODY, Site, reasons
-from tests.e2e.instances import eventually, free_port, running
+from tests.e2e.instances import eventually, running
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

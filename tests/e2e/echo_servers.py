@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,25 +147,6 @@ def _told(address: str, request: web.Request, size: int) -> dict[str, Any]:
         "size": size,
         "protocol": f"HTTP/{request.version.major}.{request.version.minor}",
     }
-
-
-def port_for(hosts: Sequence[str]) -> int:
-    """A port that is free on all of `hosts`."""
-    while True:
-        with socket.socket() as first:
-            first.bind((hosts[0], 0))
-            port: int = first.getsockname()[1]
-        if all(_is_free(host, port) for host in hosts):
-            return port
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-        return True
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from tests.ports import free_port
+
 POLL_S = 0.02
 READY_S = 40.0
 STOP_S = 20.0
@@ -35,13 +37,6 @@ def eventually(check: Callable[[], T | None], timeout_s: float = 15.0) -> T:
             return result
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {result!r}"
         threading.Event().wait(POLL_S)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pointsman.cli.run import access_log_of, example_path
 from pointsman.gateway.listeners.access_logs import JSON_ON_STDOUT, TEXT_ON_STDOUT, AccessLog
 from tests.conformance.stage import backend, pool
 from tests.e2e.foreign_picker import pod
-from tests.e2e.instances import Instance, eventually, free_port, running
+from tests.e2e.instances import Instance, eventually, running
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.stage import backend, pool, route
-from tests.e2e.echo_servers import EchoServers, echo_servers, port_for
+from tests.e2e.echo_servers import EchoServers, echo_servers
 from tests.e2e.foreign_picker import (
     BEHAVIOUR,
     REFUSAL,
@@ -29,6 +29,7 @@ from tests.e2e.foreign_picker import (
     service,
 )
 from tests.e2e.instances import READY_S, Answer, Instance, eventually, running
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -116,9 +117,9 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         "eight": ["127.62.3.1", "127.62.3.2"],
         "own": ["127.62.4.1", "127.62.4.2"],
     }
-    port = port_for([host for each in hosts.values() for host in each])
+    port = free_port([host for each in hosts.values() for host in each])
     ports = {name: {8000: port} for name in hosts}
-    ports["eight"] |= {8000 + n: port_for(hosts["eight"]) for n in range(1, 8)}
+    ports["eight"] |= {8000 + n: free_port(hosts["eight"]) for n in range(1, 8)}
     addresses = {
         name: [f"{host}:{real}" for host in each for real in ports[name].values()]
         for name, each in hosts.items()

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.echo_servers import EchoServers, echo_servers, port_for
+from tests.e2e.echo_servers import EchoServers, echo_servers
 from tests.e2e.instances import Answer, Instance, eventually, running
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -102,7 +103,7 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    port = port_for(HOSTS)
+    port = free_port(HOSTS)
     text = GATEWAY
     for name, mode in (("open", "FailOpen"), ("closed", "FailClose")):
         text += POOL % {"name": name, "mode": mode, "port": port}

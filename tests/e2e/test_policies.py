@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from tests.conformance.certificates import Authority, secret
-from tests.e2e.instances import Instance, eventually, free_port, running
+from tests.e2e.instances import Instance, eventually, running
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

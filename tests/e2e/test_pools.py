@@ -13,11 +13,12 @@ import grpc
 import pytest
 
 from tests.conformance.stage import backend, pool, route
-from tests.e2e.echo_servers import echo_servers, port_for
+from tests.e2e.echo_servers import echo_servers
 from tests.e2e.foreign_picker import pod
 from tests.e2e.instances import Instance, eventually, running, unix_json
 from tests.e2e.test_edge import service
 from tests.e2e.test_routes import grpc_backend
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -83,7 +84,7 @@ class Pools:
 def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pools]:
     folder = tmp_path_factory.mktemp("pools")
     hosts = {"old": "127.63.1.1", "new": "127.63.1.2", "plain": "127.63.1.3"}
-    port = port_for(list(hosts.values()))
+    port = free_port(list(hosts.values()))
     old = backend("old", group=OLD_GROUP)
     plain = {"name": "plain", "port": 80}
     rules = [

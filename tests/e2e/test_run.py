@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from pointsman.cli.run import example_path
-from tests.e2e.instances import Instance, eventually, free_port, processes_with, running, unix_json
+from tests.e2e.instances import Instance, eventually, processes_with, running, unix_json
+from tests.ports import free_port
 
 EXAMPLE = Path(example_path())
 

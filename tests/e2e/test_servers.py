@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pointsman.standalone.external import ServerError, parse_servers
-from tests.e2e.instances import eventually, free_port, running
+from tests.e2e.instances import eventually, running
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.echo_servers import echo_servers, port_for
+from tests.e2e.echo_servers import echo_servers
 from tests.e2e.instances import Answer, Instance, eventually, running
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -93,7 +94,7 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    port = port_for(HOSTS)
+    port = free_port(HOSTS)
     routes = {"trusting": TRUSTING, "weighted": TRUSTING, "plain": "", "wrong": WRONG}
     text = MANIFEST % port
     for name, believed in routes.items():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -25,6 +23,7 @@ from pointsman.picker.process import Picker
 from pointsman.resources.base import Resource
 from pointsman.resources.parse import parse_object
 from pointsman.store import Store
+from tests.ports import free_port
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
@@ -167,11 +166,7 @@ RUN = "from pointsman.cli.picker import picker; picker()"
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    return [free_port() for _ in range(count)]
 
 
 class Feed:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.instances import Instance, eventually, free_port, running
+from tests.e2e.instances import Instance, eventually, running
+from tests.ports import free_port
 from tests.vllm.servers import ADAPTERS, MODEL, Cluster, answered, complete_many, endpoints
 
 pytestmark = pytest.mark.e2e

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from pointsman.xds.binary import envoy_path
 from pointsman.xds.bootstrap import bootstrap
 from pointsman.xds.server import DiscoveryServer
 from tests.gateway.test_golden import OPTIONS, loaded
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -44,10 +44,7 @@ LIMIT_S = 20.0
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        found: int = free.getsockname()[1]
-        return found
+    return free_port()
 
 
 def made(target: str, port: int) -> Snapshot:
