@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,11 +55,11 @@ ACCEPTED = ("True", "Accepted")
 GOOD = {"Accepted": ACCEPTED, "ResolvedRefs": ("True", "ResolvedRefs")}
 
 
-def outcome(reference: str) -> tuple[dict[str, tuple[str, str]], bool]:
+def outcome(reference: str, options: Options = OPTIONS) -> tuple[dict[str, tuple[str, str]], bool]:
     """The pool's conditions by type, and whether requests go on without a pick."""
     store = loaded(OBJECTS.replace("REFERENCE", reference))
-    found = translate(store, OPTIONS)
-    told = statuses(store, found, EnvoyFacts(), OPTIONS)
+    found = translate(store, options)
+    told = statuses(store, found, EnvoyFacts(), options)
     ref = Ref("inference.networking.k8s.io", "InferencePool", "default", "pool")
     (entry,) = told[ref]["parents"]
     (cluster,) = (
@@ -103,3 +104,20 @@ def test_a_pool_is_told_who_picks_for_it(
     reference: str, conditions: dict[str, tuple[str, str]], goes_on: bool
 ) -> None:
     assert outcome(reference) == (conditions, goes_on)
+
+
+@pytest.mark.parametrize(
+    ("name", "port", "resolved"),
+    [
+        ("gone", 9002, ("True", "ResolvedRefs")),
+        ("epp", 9009, ("False", "InvalidExtensionRef")),
+    ],
+    ids=["no Service", "no such port"],
+)
+def test_our_picker_stands_in_for_a_service_that_is_not_there_and_for_no_other(
+    name: str, port: int, resolved: tuple[str, str]
+) -> None:
+    options = replace(OPTIONS, own_picker_socket="/run/picker.sock")
+    reference = f"endpointPickerRef: {{name: {name}, port: {{number: {port}}}}}"
+    conditions, _ = outcome(reference, options)
+    assert conditions["ResolvedRefs"] == resolved

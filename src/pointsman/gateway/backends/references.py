@@ -294,7 +294,7 @@ class Resolver:
         found = self.resolve(ref, target, port)
         if isinstance(found, Destination) and found.pool is None:
             return Picker(names.pool_picker(ref), is_own=False, destination=found)
-        if isinstance(found, Unresolved) and found.reason == "BackendNotFound" and has_own:
+        if has_own and (target.group, target.kind) == SERVICE and self.store.find(target) is None:
             return Picker(names.OWN_PICKER_CLUSTER, is_own=True, is_provided=True)
         message = found.message if isinstance(found, Unresolved) else f"{target} cannot pick"
         return Unresolved("InvalidExtensionRef", message)
