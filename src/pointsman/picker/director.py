@@ -219,12 +219,19 @@ class Director:
                 **{each.header: each.read(headers) for each in self.config.attributes},
             }
         if hashes:
-            return replace(
-                wanted,
-                cached_tokens=self.prefixes.match(hashes),
-                hashed_tokens=TOKENS_UP_TO[len(hashes) - 1],
-                draw=self._rng.random(),
-                headers=shown,
+            # Written out: `replace` would cost as much as the rest.
+            return Wanted(
+                wanted.model,
+                wanted.priority,
+                wanted.prompt_tokens,
+                wanted.max_tokens,
+                self.prefixes.match(hashes),
+                TOKENS_UP_TO[len(hashes) - 1],
+                self._rng.random(),
+                shown,
+                wanted.media,
+                wanted.gives_way,
+                wanted.objective,
             )
         return replace(wanted, headers=shown) if shown else wanted
 

@@ -102,6 +102,7 @@ class Endpoint:
         "context_tokens",
         "is_listed",
         "labels",
+        "last_seen",
         "measures",
         "models",
         "name",
@@ -127,6 +128,8 @@ class Endpoint:
         self.cache_fullness = 0.0
         self.is_listed = True
         """False once no pool selects it any more."""
+        self.last_seen: Seen | None = None
+        """The last snapshot of it."""
         self._reserved = 0
         self._read = 0.0
         self._told_at = 0.0
@@ -209,8 +212,21 @@ class Seen(NamedTuple):
 
 
 def seen(endpoint: Loaded) -> Seen:
-    """A snapshot."""
-    return Seen(
+    """A snapshot; an endpoint of which nothing has changed gives the one it gave before."""
+    last = endpoint.last_seen if isinstance(endpoint, Endpoint) else None
+    if (
+        last is not None
+        and last.requests == endpoint.requests
+        and last.tokens == endpoint.tokens
+        and last.measures is endpoint.measures
+        and last.context_tokens == endpoint.context_tokens
+        and last.cache_fullness == endpoint.cache_fullness
+        and last.labels is endpoint.labels
+        and last.models is endpoint.models
+        and last.prefill_tokens_per_s == endpoint.prefill_tokens_per_s
+    ):
+        return last
+    found = Seen(
         endpoint.address,
         endpoint.measures,
         endpoint.requests,
@@ -222,6 +238,9 @@ def seen(endpoint: Loaded) -> Seen:
         endpoint.cache_fullness,
         endpoint.name,
     )
+    if isinstance(endpoint, Endpoint):
+        endpoint.last_seen = found
+    return found
 
 
 class Table:
