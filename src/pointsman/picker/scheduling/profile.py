@@ -20,6 +20,9 @@ from pointsman.picker.scheduling.filters import Filter
 from pointsman.picker.scheduling.request import Wanted
 from pointsman.picker.scheduling.scorers import Scorer
 
+SORTED_AT_MOST = 64
+"""Endpoints that are put in order as a whole; of more, only the best are looked for."""
+
 
 class Listener(Protocol):
     """Something with a memory, such as a scorer that spreads new prompts."""
@@ -118,7 +121,11 @@ def choose(
         ties = [endpoint for endpoint, key in zip(left, keys, strict=True) if key == best]
         return [ties[int(draw() * len(ties))]]
     order = zip(keys, [draw() for _ in keys], range(len(left)), strict=True)
-    return [left[place] for _, _, place in nlargest(profile.max_endpoints, order)]
+    if len(left) <= SORTED_AT_MOST:
+        best_first = sorted(order, reverse=True)[: profile.max_endpoints]
+    else:
+        best_first = nlargest(profile.max_endpoints, order)
+    return [left[place] for _, _, place in best_first]
 
 
 def explain(profile: Profile, candidates: Sequence[Loaded], wanted: Wanted) -> Explanation:
