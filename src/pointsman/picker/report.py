@@ -121,6 +121,12 @@ class Report:
     """All metrics of one picker."""
 
     def __init__(self) -> None:
+        self._begin_requests()
+        self._begin_answers()
+        self._begin_decisions()
+        self._begin_pools()
+
+    def _begin_requests(self) -> None:
         self.requests = Counter(
             "inference_objective_request_total", "Requests, by model and target.", _BY_MODEL
         )
@@ -150,6 +156,16 @@ class Report:
             TOKEN_BUCKETS,
             _BY_MODEL,
         )
+        self.unread = Counter(
+            "pointsman_picker_unread_bodies_total",
+            "Bodies that were balanced without being read: compressed, not JSON, or cut off.",
+        )
+        self.protocol_errors = Counter(
+            "pointsman_picker_protocol_errors_total",
+            "Streams that were ended because a message came where it may not come.",
+        )
+
+    def _begin_answers(self) -> None:
         self.usage = Histogram(
             "gen_ai_client_token_usage",
             "Tokens of prompts and answers, as model servers count them.",
@@ -167,6 +183,8 @@ class Report:
             FIRST_TOKEN_BUCKETS_S,
             ("gen_ai_request_model", "gen_ai_response_model"),
         )
+
+    def _begin_decisions(self) -> None:
         self.decisions = Histogram(
             "inference_extension_scheduler_e2e_duration_seconds",
             "Time of one decision.",
@@ -190,14 +208,8 @@ class Report:
             "inference_extension_info", "Which picker this is.", ("commit", "build_ref")
         )
         self.info.set(("", f"pointsman {__version__}"), 1)
-        self.unread = Counter(
-            "pointsman_picker_unread_bodies_total",
-            "Bodies that were balanced without being read: compressed, not JSON, or cut off.",
-        )
-        self.protocol_errors = Counter(
-            "pointsman_picker_protocol_errors_total",
-            "Streams that were ended because a message came where it may not come.",
-        )
+
+    def _begin_pools(self) -> None:
         self.scrape_errors = Counter(
             "pointsman_picker_scrape_errors_total",
             "Readings of model servers' metrics that failed.",
