@@ -7,7 +7,7 @@ import http.client
 import json
 import socket
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -323,16 +323,21 @@ def _is_healthy(field: Field, name: str) -> bool:
     return not any(host["health_status"].get("failed_active_health_check") for host in hosts)
 
 
-def test_a_picker_that_is_killed_under_load_costs_at_most_what_it_held(field: Field) -> None:
+def test_a_picker_that_is_killed_under_load_costs_what_it_held_and_then_nothing(
+    field: Field,
+) -> None:
     stop = threading.Event()
     statuses: Counter[int] = Counter()
     after: Counter[int] = Counter()
+    last: deque[int] = deque(maxlen=200)
     killed = threading.Event()
 
     def load() -> None:
         while not stop.is_set():
             counted = after if killed.is_set() else statuses
-            counted[field.ask("open", {"prompt": "x" * 5_000}).status] += 1
+            status = field.ask("open", {"prompt": "x" * 5_000}).status
+            counted[status] += 1
+            last.append(status)
 
     with restored(field, "open") as picker:
         workers = [threading.Thread(target=load) for _ in range(8)]
@@ -345,8 +350,10 @@ def test_a_picker_that_is_killed_under_load_costs_at_most_what_it_held(field: Fi
         stop.set()
         for worker in workers:
             worker.join()
-    # One request for each worker was with the picker, and one may have been on its way.
-    assert statuses[503] + after[503] <= 16
+    # Each worker had a request with the picker, and a few more go there until Envoy has seen that
+    # it is gone; how many depends on who wakes up first.
+    assert statuses[503] + after[503] <= 64
+    assert set(last) == {200}
     assert set(statuses) | set(after) <= {200, 503}
 
 
