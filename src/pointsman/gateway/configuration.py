@@ -7,8 +7,9 @@ EnvoyPatchPolicy are off. What is set beside the switches and has no effect is t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pointsman.resources.base import Ref
 from pointsman.resources.core import ConfigMap
 from pointsman.resources.envoy_gateway import EnvoyGatewayConfig
 from pointsman.resources.parse import embedded_config
@@ -25,10 +26,15 @@ class Configuration:
     gateway: EnvoyGatewayConfig
     problem: str | None = None
     """Why they could not be read, or what of them has no effect."""
+    version: int = field(default=0, compare=False)
+    """Of the ConfigMap in the store; 0 where there is none."""
 
 
-def read(store: Store) -> Configuration:
-    """The configuration as the store has it."""
+def read(store: Store, before: Configuration | None = None) -> Configuration:
+    """The configuration as the store has it: `before`, where that was read from the same."""
+    version = store.version(Ref(ConfigMap.KIND.group, ConfigMap.KIND.kind, NAMESPACE, NAME))
+    if before is not None and before.version == version:
+        return before
     defaults = EnvoyGatewayConfig(api_version="gateway.envoyproxy.io/v1alpha1", kind="EnvoyGateway")
     found = store.get(ConfigMap, NAMESPACE, NAME)
     if found is None:
@@ -37,9 +43,9 @@ def read(store: Store) -> Configuration:
     if config is not None:
         without_effect = ", ".join(ignored(config))
         text = f"{found.ref}: fields that have no effect: {without_effect}"
-        return Configuration(config, text if without_effect else None)
+        return Configuration(config, text if without_effect else None, version)
     reason = "; ".join(map(str, problems)) or "holds no EnvoyGateway configuration"
-    return Configuration(defaults, f"{found.ref}: {reason}; the defaults hold")
+    return Configuration(defaults, f"{found.ref}: {reason}; the defaults hold", version)
 
 
 def ignored(config: EnvoyGatewayConfig) -> list[str]:

@@ -123,7 +123,7 @@ def translate(
     `previous` is an earlier translation of the same store, `refused` what Envoy is known to refuse
     of users' patches and routes.
     """
-    config = configuration.read(store)
+    config = configuration.read(store, previous.config if previous is not None else None)
     resolver = (
         previous.resolver.following(config.gateway, options)
         if previous is not None
@@ -132,20 +132,17 @@ def translate(
     policies = _policies(resolver, previous)
     before = previous.scene if previous is not None else None
     surroundings = scene(store, config, options, resolver, policies, before)
-    parts = _parts(store, surroundings, resolver, previous, refused or {})
+    # What was made with the scene stands or falls with it.
+    kept = previous if previous is not None and previous.scene is surroundings else None
+    parts = _parts(store, surroundings, resolver, kept, refused or {})
     pool_map = _served_pools(parts.values(), previous)
     configurations = route_configurations(
         surroundings,
         parts.values(),
-        previous.route_configurations if previous is not None else RouteConfigurations(),
+        kept.route_configurations if kept is not None else RouteConfigurations(),
     )
-    is_same_scene = previous is not None and previous.scene is surroundings
-    ports = _ports(surroundings, parts.values(), policies, pool_map, options, previous)
-    secrets = (
-        previous.secrets
-        if previous is not None and is_same_scene
-        else tuple(_secrets(store, surroundings))
-    )
+    ports = _ports(surroundings, parts.values(), policies, pool_map, options, kept)
+    secrets = kept.secrets if kept is not None else tuple(_secrets(store, surroundings))
     made = Snapshot.of(
         resource
         for group in (
@@ -192,13 +189,12 @@ def _parts(
     store: Store,
     surroundings: Scene,
     resolver: Resolver,
-    previous: Translation | None,
+    kept: Translation | None,
     refused: Refused,
 ) -> dict[Ref, RoutePart]:
     """The part of every route that names one of our Gateways, older routes first."""
-    is_same_scene = previous is not None and previous.scene is surroundings
-    known = previous.parts if previous is not None and is_same_scene else {}
-    all_lead_there = previous is not None and previous.resolver is resolver
+    known = kept.parts if kept is not None else {}
+    all_lead_there = kept is not None and kept.resolver is resolver
     found = []
     for ref, route, version in attachment.held_routes(store):
         part = known.get(ref)
@@ -289,7 +285,7 @@ def _ports(
     policies: extensions.Extensions,
     pool_map: Mapping[Ref, ServedPool],
     options: Options,
-    previous: Translation | None,
+    kept: Translation | None,
 ) -> dict[str, Port]:
     """Envoy's listeners, by name."""
     needs = _needs(surroundings, parts, policies)
@@ -311,8 +307,7 @@ def _ports(
             need.asks_foreign_picker and not need.asks_own_picker and not need.processors,
         )
         chains.setdefault(sharing[0].port_name, []).append(chain)
-    is_same_scene = previous is not None and previous.scene is surroundings
-    before = previous.ports if previous is not None and is_same_scene else {}
+    before = kept.ports if kept is not None else {}
     result = {}
     for port_name, sharing_port in chains.items():
         known = before.get(port_name)

@@ -95,9 +95,7 @@ def part_of(
     route: Route, version: int, scene: Scene, resolver: Resolver, refused: str | None = None
 ) -> RoutePart:
     """The part of a route as it is now; `refused` is what Envoy is known to say of it."""
-    parents = tuple(
-        attachment.attach(route, scene.parent_of, scene.listeners_of, scene.namespace_labels)
-    )
+    parents = _parents(route, scene)
     orphans = tuple(_orphans(route, scene)) if scene.options.is_alone else ()
     followed = tuple(
         rules.follow(route, resolver, is_counted=labels.route_name(route) in scene.counted)
@@ -162,9 +160,7 @@ def faulty_part(
     route: Route, version: int, scene: Scene, refused: str | None, fault: Exception
 ) -> RoutePart:
     """The part of a route with which something went wrong in Pointsman itself: it is not served."""
-    parents = tuple(
-        attachment.attach(route, scene.parent_of, scene.listeners_of, scene.namespace_labels)
-    )
+    parents = _parents(route, scene)
     view = policy_view(route, (), parents)
     known = (route.ref, route.age_key, view, route, version, parents)
     return RoutePart(*known, refused=refused, fault=fault)
@@ -176,6 +172,12 @@ def leads_where_it_led(part: RoutePart, resolver: Resolver) -> bool:
         resolver.resolve(part.ref, target, port) is found
         for rule in part.rules
         for target, port, found in rule.references
+    )
+
+
+def _parents(route: Route, scene: Scene) -> tuple[RouteParent, ...]:
+    return tuple(
+        attachment.attach(route, scene.parent_of, scene.listeners_of, scene.namespace_labels)
     )
 
 

@@ -46,7 +46,6 @@ class VirtualHost:
 class RouteConfigurations:
     """All route configurations, with what helps to make the next ones."""
 
-    scene: Scene | None = None
     hosts: Mapping[str, Mapping[str, VirtualHost]] = field(default_factory=dict)
     """By the name of the route configuration and by hostname."""
     resources: Mapping[str, EnvoyResource] = field(default_factory=dict)
@@ -54,10 +53,12 @@ class RouteConfigurations:
 
 
 def route_configurations(
-    scene: Scene, parts: Iterable[RoutePart], previous: RouteConfigurations
+    scene: Scene, parts: Iterable[RoutePart], before: RouteConfigurations
 ) -> RouteConfigurations:
-    """The route configurations of every port; what is as it was comes from `previous`."""
-    before = previous if previous.scene is scene else RouteConfigurations()
+    """The route configurations of every port; what is as it was comes from `before`.
+
+    `before` was made with the same scene, or is empty.
+    """
     found: dict[str, dict[str, list[HostEntries]]] = {}
     sources: dict[str, dict[Ref, None]] = {name: {} for name in scene.sharing}
     for name, sharing in scene.sharing.items():
@@ -80,7 +81,7 @@ def route_configurations(
             if made == known and name in before.resources
             else _resource(name, sharing, made, sources[name])
         )
-    return RouteConfigurations(scene, hosts, resources)
+    return RouteConfigurations(hosts, resources)
 
 
 def _without_routes(name: str, neighbours: Sequence[BoundListener]) -> dict[str, list[HostEntries]]:
