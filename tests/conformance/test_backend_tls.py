@@ -12,6 +12,7 @@ from pointsman.gateway.patches import typed_json
 from tests.conformance.judgement import AUTHORITY, CLASS, Judgement, gateway
 from tests.conformance.sites import by_type
 from tests.gateway.test_golden import OPTIONS
+from tests.manifests import switched_on
 
 SERVICE = '{group: "", kind: Service, name: web}'
 BACKEND = "{group: gateway.envoyproxy.io, kind: Backend, name: far}"
@@ -27,15 +28,9 @@ OBJECTS = (
     + AUTHORITY.config_map("ca")
     + """
 ---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: envoy-gateway-config, namespace: envoy-gateway-system}
-data:
-  envoy-gateway.yaml: |
-    apiVersion: gateway.envoyproxy.io/v1alpha1
-    kind: EnvoyGateway
-    extensionApis: {enableBackend: true}
----
+"""
+    + switched_on("enableBackend")
+    + """---
 apiVersion: v1
 kind: Service
 metadata: {name: web}

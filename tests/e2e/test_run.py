@@ -14,6 +14,7 @@ import yaml
 
 from pointsman.cli.run import example_path
 from tests.e2e.instances import Instance, eventually, processes_with, running, unix_json
+from tests.manifests import switched_on
 from tests.ports import free_port
 
 EXAMPLE = Path(example_path())
@@ -328,16 +329,9 @@ def test_the_picker_learns_from_envoys_log_how_fast_a_server_reads(example: Inst
 
 
 CONNECTION_MANAGER = "/default_filter_chain/filters/0/typed_config"
-PATCH = """\
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: envoy-gateway-config, namespace: envoy-gateway-system}
-data:
-  envoy-gateway.yaml: |
-    apiVersion: gateway.envoyproxy.io/v1alpha1
-    kind: EnvoyGateway
-    extensionApis: {enableEnvoyPatchPolicy: true}
----
+PATCH = (
+    switched_on("enableEnvoyPatchPolicy")
+    + """---
 apiVersion: gateway.envoyproxy.io/v1alpha1
 kind: EnvoyPatchPolicy
 metadata: {name: bad}
@@ -352,3 +346,4 @@ spec:
         path: /default_filter_chain/filters/0/typed_config/stat_prefix
         value: ""
 """
+)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pointsman.gateway.snapshot import CLUSTER
 from pointsman.gateway.translate import translate
 from tests.gateway.test_golden import OPTIONS, loaded
+from tests.manifests import switched_on
 
-COMMON = """
+COMMON = (
+    """
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: front}
@@ -24,15 +26,9 @@ kind: Service
 metadata: {name: second}
 spec: {selector: {app: second}, ports: [{port: 80}]}
 ---
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: envoy-gateway-config, namespace: envoy-gateway-system}
-data:
-  envoy-gateway.yaml: |
-    apiVersion: gateway.envoyproxy.io/v1alpha1
-    kind: EnvoyGateway
-    extensionApis: {enableEnvoyPatchPolicy: true}
----
+"""
+    + switched_on("enableEnvoyPatchPolicy")
+    + """---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: r}
@@ -40,6 +36,7 @@ spec:
   parentRefs: [{name: front}]
   rules:
 """
+)
 FIRST = "    - {matches: [{path: {value: /a}}], backendRefs: [{name: first, port: 80}]}\n"
 SECOND = "    - {matches: [{path: {value: /b}}], backendRefs: [{name: second, port: 80}]}\n"
 NAMED = "    - {name: chat, backendRefs: [{name: second, port: 80}]}\n"

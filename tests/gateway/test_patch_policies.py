@@ -13,20 +13,14 @@ from pointsman.gateway.translate import translate
 from pointsman.resources.envoy_gateway import EnvoyPatchPolicy
 from pointsman.resources.parse import parse_object, parse_text
 from pointsman.store import Store
+from tests.manifests import switched_on
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 OPTIONS = Options(is_alone=True)
 
-SITE = """
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: envoy-gateway-config, namespace: envoy-gateway-system}
-data:
-  envoy-gateway.yaml: |
-    apiVersion: gateway.envoyproxy.io/v1alpha1
-    kind: EnvoyGateway
-    extensionApis: {enableEnvoyPatchPolicy: true}
----
+SITE = (
+    switched_on("enableEnvoyPatchPolicy")
+    + """---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: merged}
@@ -46,6 +40,7 @@ kind: EnvoyProxy
 metadata: {name: proxy}
 spec: {mergeGateways: MERGED}
 """
+)
 
 
 def policy(name: str, kind: str = "Gateway", **more: Any) -> EnvoyPatchPolicy:

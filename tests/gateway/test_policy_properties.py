@@ -17,6 +17,7 @@ from pointsman.resources.parse import parse_object
 from pointsman.xds.dry_run import check
 from tests.conformance.certificates import Authority, secret
 from tests.gateway.test_golden import OPTIONS, loaded
+from tests.manifests import switched_on
 
 API = "gateway.networking.k8s.io"
 ENVOY = "gateway.envoyproxy.io/v1alpha1"
@@ -30,16 +31,9 @@ TARGETS = [
     ("GRPCRoute", "calls", None),
 ]
 
-SITE = """
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: envoy-gateway-config, namespace: envoy-gateway-system}
-data:
-  envoy-gateway.yaml: |
-    apiVersion: gateway.envoyproxy.io/v1alpha1
-    kind: EnvoyGateway
-    extensionApis: {enableBackend: true}
----
+SITE = (
+    switched_on("enableBackend")
+    + """---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: gateway}
@@ -92,6 +86,7 @@ spec:
   parentRefs: [{name: gateway}]
   rules: [{backendRefs: [{group: gateway.envoyproxy.io, kind: Backend, name: first}]}]
 """
+)
 AUTHORITY = Authority("any")
 WHOLE = SITE + secret("cert", AUTHORITY.issue("any.example")) + AUTHORITY.config_map("authority")
 

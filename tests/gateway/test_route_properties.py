@@ -17,19 +17,13 @@ from pointsman.resources.parse import parse_object
 from pointsman.store import Store
 from pointsman.xds.dry_run import check
 from tests.gateway.test_golden import OPTIONS, loaded
+from tests.manifests import switched_on
 
 API = "gateway.networking.k8s.io"
 
-BACKENDS = """
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: envoy-gateway-config, namespace: envoy-gateway-system}
-data:
-  envoy-gateway.yaml: |
-    apiVersion: gateway.envoyproxy.io/v1alpha1
-    kind: EnvoyGateway
-    extensionApis: {enableBackend: true}
----
+BACKENDS = (
+    switched_on("enableBackend")
+    + """---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
 metadata: {name: any}
@@ -108,6 +102,7 @@ kind: InferencePool
 metadata: {name: llm}
 spec: {selector: {matchLabels: {app: web}}, targetPorts: [{number: 8000}]}
 """.replace("LONG", "/run/" + "a" * 120)
+)
 
 NAMES = st.sampled_from(["x-a", "X-A", "Host", "Content-Type", "x_b", "%", "Connection"])
 TEXTS = st.sampled_from(["a", "50%", "é", "a\nb", "\x00", " ", "%REQ(a)%", "a\tb"]) | st.text(

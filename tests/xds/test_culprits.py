@@ -15,19 +15,13 @@ from pointsman.resources.base import Ref
 from pointsman.xds.culprits import culprits
 from pointsman.xds.dry_run import check
 from tests.gateway.test_golden import OPTIONS, loaded
+from tests.manifests import switched_on
 
 pytestmark = pytest.mark.e2e
 
-COMMON = """
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: envoy-gateway-config, namespace: envoy-gateway-system}
-data:
-  envoy-gateway.yaml: |
-    apiVersion: gateway.envoyproxy.io/v1alpha1
-    kind: EnvoyGateway
-    extensionApis: {enableEnvoyPatchPolicy: true}
----
+COMMON = (
+    switched_on("enableEnvoyPatchPolicy")
+    + """---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: front}
@@ -35,6 +29,7 @@ spec:
   gatewayClassName: any
   listeners: [{name: all, protocol: HTTP, port: 9080}]
 """
+)
 ROUTE = """
 ---
 apiVersion: gateway.networking.k8s.io/v1
