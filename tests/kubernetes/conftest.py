@@ -1,0 +1,55 @@
+"""A cluster for all tests of this folder, or one line that says what it lacks on this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kubernetes import binaries
+from tests.kubernetes.cluster import SHARED_CRDS, Cluster
+
+TEST_S = 180
+"""Of one test, the start of the cluster by the first one included."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_S))
+
+
+def absent(reason: str) -> None:
+    """Skip what asks for this, or fail it where nothing may be skipped; no reason, no skip."""
+    if reason and binaries.is_required(os.environ):
+        pytest.fail(reason, pytrace=False)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[Cluster]:
+    """The API server and the controllers; pods stay pending unless another test wants `cluster`."""
+    absent(binaries.missing())
+    with Cluster() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def crds(control_plane: Cluster) -> None:
+    """The kinds of the Gateway API, of the inference extension and of Envoy Gateway."""
+    absent("" if SHARED_CRDS.is_dir() else f"no {SHARED_CRDS}, where the CRDs of others are")
+    control_plane.install_crds()
+
+
+@pytest.fixture
+def namespace(control_plane: Cluster) -> Iterator[str]:
+    """A namespace of the test's own."""
+    name = f"test-{secrets.token_hex(4)}"
+    control_plane.kubectl("create", "namespace", name)
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
