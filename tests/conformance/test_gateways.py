@@ -367,9 +367,9 @@ def test_authorities_of_clients_must_be_there_and_concern_https_alone(
     assert listener["Programmed"][0] == "False"
 
 
-def test_in_a_cluster_the_older_class_of_a_controller_counts() -> None:
+def test_in_a_cluster_every_class_of_our_controllers_counts() -> None:
     second = CLASS.replace("name: any", "name: second")
     found = Judgement(CLASS + second + gateway(f"[{HTTP}]"), IN_A_CLUSTER)
     assert found.of("GatewayClass any")["Accepted"] == ("True", "Accepted")
-    assert found.of("GatewayClass second")["Accepted"] == ("False", "InvalidParameters")
+    assert found.of("GatewayClass second")["Accepted"] == ("True", "Accepted")
     assert found.of(FRONT)["Accepted"] == ("True", "Accepted")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
+from pointsman.gateway.names import SHARED_FLEET
 from pointsman.gateway.snapshot import ROUTE_CONFIGURATION, Snapshot
 from pointsman.resources.base import Ref
 from pointsman.resources.gateway_api import HTTPRoute
 from pointsman.sources import apply_status
 from pointsman.store import Store
 from pointsman.xds.controller import Controller
+from pointsman.xds.publisher import Publisher
 from tests.gateway.test_golden import OPTIONS, loaded
 
 GATEWAY = """
@@ -46,11 +48,11 @@ class Loop:
         self.store = store
         self.written: list[Ref] = []
         self.served: list[Snapshot] = []
-        self.controller = Controller(store, OPTIONS, self._write)
+        self.controller = Controller(store, OPTIONS, Publisher(store, self._write).publish)
         self.controller.discovery.serve = self._serve  # type: ignore[method-assign]  # a spy
 
-    def _serve(self, found: Snapshot) -> None:
-        self.served.append(found)
+    def _serve(self, found: Mapping[str, Snapshot]) -> None:
+        self.served.append(found[SHARED_FLEET])
 
     async def _write(self, ref: Ref, status: dict[str, Any]) -> None:
         self.written.append(ref)

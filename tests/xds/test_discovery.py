@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
+from pointsman.gateway.names import SHARED_FLEET
 from pointsman.gateway.snapshot import Snapshot
 from pointsman.gateway.translate import translate
 from pointsman.xds.binary import envoy_path
@@ -93,17 +94,17 @@ def test_a_control_plane_that_restarts_does_not_disturb_envoy(tmp_path: Path, po
     async def scene() -> None:
         first, second = (DiscoveryServer(lambda _: None) for _ in range(2))
         async with envoy(tmp_path):
-            first.serve(made("one.example", port))
+            first.serve({SHARED_FLEET: made("one.example", port)})
             async with first.listening(tmp_path / "xds.sock"):
                 await until(lambda: first.is_settled)
                 before = await updates(tmp_path)
             assert await redirected_to(port) == "one.example"
-            second.serve(made("one.example", port))
+            second.serve({SHARED_FLEET: made("one.example", port)})
             async with second.listening(tmp_path / "xds.sock"):
                 await until(lambda: second.is_settled)
                 assert await redirected_to(port) == "one.example"
                 assert await updates(tmp_path) == before
-                second.serve(made("two.example", port))
+                second.serve({SHARED_FLEET: made("two.example", port)})
                 await until(lambda: second.is_settled)
                 assert await redirected_to(port) == "two.example"
 
@@ -113,7 +114,7 @@ def test_a_control_plane_that_restarts_does_not_disturb_envoy(tmp_path: Path, po
 def test_an_envoy_that_restarts_gets_everything_at_once(tmp_path: Path, port: int) -> None:
     async def scene() -> None:
         server = DiscoveryServer(lambda _: None)
-        server.serve(made("one.example", port))
+        server.serve({SHARED_FLEET: made("one.example", port)})
         async with server.listening(tmp_path / "xds.sock"):
             for _ in range(2):
                 async with envoy(tmp_path):

@@ -28,6 +28,9 @@ Ours alone, because Envoy Gateway has no such thing:
     ext_proc filter of pools      envoy.filters.http.ext_proc/pointsman
     token usage, in JSON          envoy.filters.http.json_to_metadata/pointsman
     token usage, in streams       envoy.filters.http.sse_to_metadata/pointsman
+    picker made for a pool        qwen-pool-picker
+    fleet of a Gateway's Envoys   default/inference-gateway
+    fleet of one machine's Envoy  pointsman
 
 >>> listener("default", "inference-gateway", "llm-gw")
 'default/inference-gateway/llm-gw'
@@ -61,6 +64,12 @@ JSON_USAGE_FILTER = "envoy.filters.http.json_to_metadata/pointsman"
 SSE_USAGE_FILTER = "envoy.filters.http.sse_to_metadata/pointsman"
 INVALID_BACKEND_CLUSTER = "invalid-backend-cluster"
 METADATA_NAMESPACE = "envoy-gateway"
+SHARED_FLEET = "pointsman"
+
+
+def fleet(gateway: Ref) -> str:
+    """The Envoys of one Gateway, as they name themselves (`node.cluster`)."""
+    return f"{gateway.namespace}/{gateway.name}"
 
 
 def listener(namespace: str, gateway: str, section: str) -> str:
@@ -127,6 +136,11 @@ def pool(ref: Ref) -> str:
 def pool_picker(ref: Ref) -> str:
     """The picker that an InferencePool names, where that is not our own."""
     return f"{pool(ref)}/picker"
+
+
+def provided_picker(pool: str) -> str:
+    """The Service, Deployment and so on of a picker that is made for a pool without one."""
+    return f"{pool}-picker"
 
 
 def _flat(hostname: str) -> str:

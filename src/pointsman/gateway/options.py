@@ -30,6 +30,9 @@ class Options:
     authorities_path: str = "/etc/ssl/certs/ca-certificates.crt"
     """The file with the well-known certificate authorities, where Envoy runs; "" where none is. The
     default is that of Debian, Ubuntu, Alpine and Envoy's own image."""
+    controllers: frozenset[str] = frozenset()
+    """In a cluster: the controllers whose classes are ours; empty for the one that the EnvoyGateway
+    configuration names."""
     is_alone: bool = False
     """One machine and no other controller: every GatewayClass is ours, one that nobody defines is
     adopted, and Backends may name loopback addresses."""

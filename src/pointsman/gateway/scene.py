@@ -81,7 +81,12 @@ class Scene:
 
     @property
     def patch_targets(self) -> frozenset[Ref]:
-        """What an EnvoyPatchPolicy may target: our Gateways, and classes that merge theirs."""
+        """What an EnvoyPatchPolicy may target: our Gateways, and classes that merge theirs.
+
+        In a cluster none does.
+        """
+        if not self.options.is_alone:
+            return frozenset(self.gateway_of)
         merging = (
             Ref(GatewayClass.KIND.group, GatewayClass.KIND.kind, "", name)
             for gateway, proxy in self.proxies.of_gateway.items()

@@ -17,7 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from pointsman.gateway import configuration, names
+from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog as AccessLogMessage
+
+from pointsman.gateway import configuration, fleets, names
 from pointsman.gateway.backends import pools
 from pointsman.gateway.backends.references import Destination, Picker, Resolver, Unresolved
 from pointsman.gateway.listeners import attachment, envoy_listeners, tls
@@ -82,7 +84,10 @@ class Translation:
     """The resources, and all that was found out about the objects on the way."""
 
     snapshot: Snapshot
+    """What is served, to all Envoys together."""
     before_patches: Snapshot
+    fleets: Mapping[str, Snapshot]
+    """What is served to each fleet, by its name."""
     config: configuration.Configuration
     resolver: Resolver
     scene: Scene
@@ -156,10 +161,24 @@ def translate(
         )
         for resource in group
     )
-    served, outcomes = patched(store, config, made, surroundings.patch_targets, refused)
+    if options.is_alone:
+        served, outcomes = patched(store, config, made, surroundings.patch_targets, refused)
+        divided = {names.SHARED_FLEET: served}
+    else:
+        pieces = fleets.divided(
+            surroundings,
+            parts.values(),
+            policies,
+            configurations.resources,
+            secrets,
+            _owned(ports, pool_map),
+        )
+        divided, outcomes = _patched_each(store, config, pieces, surroundings, refused)
+        served = Snapshot.of((*made, *(item for part in divided.values() for item in part)))
     return Translation(
         snapshot=served,
         before_patches=made,
+        fleets=divided,
         config=config,
         resolver=resolver,
         scene=surroundings,
@@ -256,7 +275,7 @@ def _pool_resources(
         yield from pools.pool_cluster(destination, destination.pool, policy)
     picker = destination.picker
     if isinstance(picker, Picker) and picker.destination is not None:
-        yield from pools.foreign_picker_cluster(destination.ref, picker.destination)
+        yield from pools.picker_cluster(destination.ref, picker, picker.destination)
 
 
 def _own_picker(pool_map: Mapping[Ref, ServedPool], options: Options) -> list[EnvoyResource]:
@@ -292,19 +311,18 @@ def _ports(
     chains: dict[str, list[Chain]] = {}
     for name, sharing in surroundings.sharing.items():
         need = needs[name]
-        logs = (pools.pick_log(),) if need.asks_own_picker else ()
         client = surroundings.clients.of_listener(place_of(sharing[0]))
         proxy = surroundings.proxies.of_gateway.get(sharing[0].gateway.ref)
         spec = proxy.spec if proxy is not None else None
         chain = Chain(
             tuple(sharing),
             tuple(in_order([*need.filters()], spec.filter_order if spec is not None else ())),
-            logs,
+            tuple(need.logs.values()),
             client,
             access_logs_of(spec, options.access_logs),
             proxy.ref if proxy is not None and says_logs(proxy.spec) else None,
             need.leads_to_pool,
-            need.asks_foreign_picker and not need.asks_own_picker and not need.processors,
+            need.asks_foreign_picker and not need.logs and not need.processors,
         )
         chains.setdefault(sharing[0].port_name, []).append(chain)
     before = kept.ports if kept is not None else {}
@@ -332,8 +350,9 @@ class _Needs:
     processors: dict[str, HttpFilter] = field(default_factory=dict)
     leads_to_pool: bool = False
     asks_picker: bool = False
-    asks_own_picker: bool = False
     asks_foreign_picker: bool = False
+    logs: dict[str, AccessLogMessage] = field(default_factory=dict)
+    """By which our pickers are told how requests went, by the cluster of each."""
 
     def filters(self) -> Iterator[HttpFilter]:
         """In the order in which they stand before the router."""
@@ -359,11 +378,41 @@ def _needs(
                 need.processors[name] = (name, policies.filters[name])
             for destination in part.pools:
                 need.leads_to_pool = True
-                if isinstance(destination.picker, Picker):
-                    need.asks_picker = True
-                    need.asks_own_picker |= destination.picker.is_own
-                    need.asks_foreign_picker |= not destination.picker.is_own
+                picker = destination.picker
+                if not isinstance(picker, Picker):
+                    continue
+                need.asks_picker = True
+                if not picker.is_pointsman:
+                    need.asks_foreign_picker = True
+                elif picker.cluster not in need.logs:
+                    need.logs[picker.cluster] = pools.pick_log(picker, destination.ref)
     return result
+
+
+def _owned(ports: Mapping[str, Port], pool_map: Mapping[Ref, ServedPool]) -> Iterator[fleets.Owned]:
+    """Whose the listeners and the pools are."""
+    for port in ports.values():
+        yield port.chains[0].bound[0].gateway.ref, port.resources
+    for pool in pool_map.values():
+        for gateway in pool.parents:
+            yield gateway, pool.resources
+
+
+def _patched_each(
+    store: Store,
+    config: configuration.Configuration,
+    pieces: Mapping[Ref, Snapshot],
+    surroundings: Scene,
+    refused: Refused | None,
+) -> tuple[dict[str, Snapshot], list[patch_policies.PatchOutcome]]:
+    """What each fleet gets, with the patches of the policies that target its Gateway."""
+    result = {}
+    outcomes = []
+    for gateway in surroundings.gateway_of:
+        found, of_gateway = patched(store, config, pieces[gateway], frozenset({gateway}), refused)
+        result[names.fleet(gateway)] = found
+        outcomes += of_gateway
+    return result, outcomes
 
 
 def patched(

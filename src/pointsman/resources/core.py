@@ -32,6 +32,9 @@ PORTS_ANNOTATION = "pointsman.dev/ports"
 PROVIDED_ANNOTATION = "pointsman.dev/provided"
 """On an object that Pointsman made itself because the files name it and lack it."""
 
+PICKER_ANNOTATION = "pointsman.dev/picker"
+"""On a Service (`"true"`): the endpoint picker behind it is Pointsman's."""
+
 PortProtocol = Literal["TCP", "UDP", "SCTP"]
 EnvName = Annotated[str, Field(min_length=1, pattern=r"^[^=\x00]+$")]
 

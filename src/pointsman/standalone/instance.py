@@ -46,6 +46,7 @@ from pointsman.standalone.workloads import Workloads
 from pointsman.store import Store
 from pointsman.xds.binary import envoy_version
 from pointsman.xds.controller import Controller
+from pointsman.xds.publisher import Publisher
 
 READY_POLL_S = 0.02
 DEFAULT_LOG_LEVEL = "warning"
@@ -105,7 +106,8 @@ class Instance:
             authorities_path=system_authorities(),
             is_alone=True,
         )
-        self.controller = Controller(self.store, self.options, self.source.write_status)
+        publisher = Publisher(self.store, self.source.write_status)
+        self.controller = Controller(self.store, self.options, publisher.publish)
         self.external = ExternalServers(self.store, settings.servers, settings.servers_port)
         self.workloads: Workloads | None = None
         self.picker = pickers.ProvidedPicker(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
 
-from pointsman.gateway.conditions import with_times
 from pointsman.gateway.options import Options
 from pointsman.gateway.statuses.facts import EnvoyFacts, Memory, Status
 from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import Translation, translate
 from pointsman.resources.base import Ref
-from pointsman.sources.clock import now_text
 from pointsman.store import Store
 from pointsman.xds.judge import Judge
 from pointsman.xds.server import DiscoveryServer
@@ -21,7 +18,11 @@ from pointsman.xds.server import DiscoveryServer
 FOLD_S = 0.01
 """Changes that come this soon after an update wait for each other and become one."""
 
-WriteStatus = Callable[[Ref, dict[str, Any]], Awaitable[None]]
+Publish = Callable[[Mapping[Ref, Status]], Awaitable[None]]
+"""Takes the statuses of all objects, as they are now."""
+
+Complete = Callable[[EnvoyFacts, Translation], EnvoyFacts]
+"""Adds what is known of Envoys beside what they say here."""
 
 log = logging.getLogger(__name__)
 
@@ -29,13 +30,15 @@ log = logging.getLogger(__name__)
 class Controller:
     """Keeps Envoy and the conditions as the store wants them."""
 
-    def __init__(self, store: Store, options: Options, write_status: WriteStatus) -> None:
+    def __init__(
+        self, store: Store, options: Options, publish: Publish, complete: Complete | None = None
+    ) -> None:
         self._store = store
         self._options = options
-        self._write_status = write_status
+        self._publish = publish
+        self._complete = complete
         self._wake = asyncio.Event()
         self._memory = Memory()
-        self._told: dict[Ref, Status] = {}
         self._facts_changed = False
         self._config_problem: str | None = None
         self._translated = -1
@@ -79,9 +82,13 @@ class Controller:
                 reader.cancel()
                 judge.cancel()
 
-    def _on_facts(self, facts: EnvoyFacts) -> None:
+    def reconsider(self) -> None:
+        """Publish the statuses once more: what is known of Envoys has changed."""
         self._facts_changed = True
         self._wake.set()
+
+    def _on_facts(self, facts: EnvoyFacts) -> None:
+        self.reconsider()
         self._judge.hear(facts)
 
     def _on_verdict(self) -> None:
@@ -106,21 +113,15 @@ class Controller:
             if part.fault is not None and before.get(ref) is not part:
                 log.error("%s is left out", ref, exc_info=part.fault)
         self.translation = found
-        self.discovery.serve(found.snapshot)
+        self.discovery.serve(found.fleets)
         await self._write_statuses()
 
     async def _write_statuses(self) -> None:
         self._facts_changed = False
         if self.translation is None:
             return
-        now = now_text()
         facts = self.discovery.facts
+        if self._complete is not None:
+            facts = self._complete(facts, self.translation)
         found = statuses(self._store, self.translation, facts, self._options, self._memory)
-        told, self._told = self._told, found
-        for ref, status in found.items():
-            item = self._store.find(ref)
-            if item is None or told.get(ref) is status:
-                continue
-            timed = with_times(status, item.status, now)
-            if timed != item.status:
-                await self._write_status(ref, timed)
+        await self._publish(found)

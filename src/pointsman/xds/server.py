@@ -1,11 +1,17 @@
-"""Serves the aggregated discovery service to Envoys over a Unix socket."""
+"""Serves the aggregated discovery service to Envoys: each is told what its fleet is served.
+
+On one machine over a Unix socket. In a cluster over mutual TLS: there a certificate says of which
+fleet an Envoy is, whatever it says itself, so that none gets at the certificates of another.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +32,37 @@ MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 OUTBOX = 256
 """Responses that wait for the socket: one is in flight for each type, so a handful."""
 
+FleetOf = Callable[[Mapping[str, Iterable[bytes]]], str | None]
+"""The fleet that a client's certificate is for, from gRPC's authentication context."""
+
+_NOTHING = Snapshot()
+_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+)
+
 log = logging.getLogger(__name__)
+
+
+Outbox = asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse]
+Served = Mapping[str, Snapshot]
+"""What is served, by fleet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """One Envoy's."""
+
+    fleet: str
+    outbox: Outbox
 
 
 class DiscoveryServer:
     """What Envoys are told, and what they answered."""
 
     def __init__(self, on_facts: Callable[[EnvoyFacts], None]) -> None:
-        self._served = Snapshot()
-        self._streams: dict[Session, asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse]] = {}
+        self._served: Served = {}
+        self._streams: dict[Session, _Stream] = {}
         self._on_facts = on_facts
         self._facts = EnvoyFacts()
 
@@ -43,22 +71,27 @@ class DiscoveryServer:
         """What Envoys last said."""
         return self._facts
 
-    def serve(self, found: Snapshot) -> None:
-        """Tell every Envoy of these resources, now and when it connects."""
+    def serve(self, found: Served) -> None:
+        """Tell the Envoys of each fleet of its resources, now and when they connect."""
         self._served = found
         now = asyncio.get_running_loop().time()
-        for session, outbox in self._streams.items():
-            _put(outbox, session.update(self._served, now))
+        for session, stream in self._streams.items():
+            _put(stream.outbox, session.update(found.get(stream.fleet, _NOTHING), now))
         self._report()
 
     def version(self, key: Key) -> str:
         """The version in which a resource is served; "" where it is not."""
-        found = self._served.get(key)
+        found = next((item.get(key) for item in self._served.values() if item.get(key)), None)
         return found.version if found is not None else ""
 
     def is_acknowledged(self, key: Key) -> bool:
-        """Whether every connected Envoy has taken that resource as it is."""
-        return bool(self._streams) and all(session.acknowledged(key) for session in self._streams)
+        """Whether every connected Envoy that is served that resource has taken it as it is."""
+        asked = [
+            session
+            for session, stream in self._streams.items()
+            if self._served.get(stream.fleet, _NOTHING).get(key) is not None
+        ]
+        return bool(asked) and all(session.acknowledged(key) for session in asked)
 
     @property
     def is_settled(self) -> bool:
@@ -68,33 +101,57 @@ class DiscoveryServer:
     @asynccontextmanager
     async def listening(self, socket_path: Path) -> AsyncIterator[None]:
         """Serve on that Unix socket for as long as the context lasts."""
-        options = [
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ]
-        server = grpc.aio.server(options=options)
+        server = self._server(None)
+        server.add_insecure_port(f"unix:{socket_path}")
+        async with _started(server):
+            yield
+
+    @asynccontextmanager
+    async def listening_tls(
+        self, address: str, credentials: grpc.ServerCredentials, fleet_of: FleetOf
+    ) -> AsyncIterator[int]:
+        """Serve at `host:port` to whom `fleet_of` tells a fleet, by the certificate that it shows.
+
+        Yields the port.
+        """
+        server = self._server(fleet_of)
+        port = server.add_secure_port(address, credentials)
+        async with _started(server):
+            yield port
+
+    def _server(self, fleet_of: FleetOf | None) -> Any:
+        async def stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+            first = await anext(aiter(requests), None)
+            if first is None:
+                return
+            fleet = first.node.cluster
+            if fleet_of is not None and fleet != fleet_of(context.auth_context()):
+                log.warning("An Envoy says that it is of %r, and its certificate does not", fleet)
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not of that fleet")
+            async for response in self._stream(first, requests, fleet):
+                yield response
+
+        server = grpc.aio.server(options=_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(
-            self._stream,
+            stream,
             discovery_pb2.DeltaDiscoveryRequest.FromString,
             discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
         )
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),)
         )
-        server.add_insecure_port(f"unix:{socket_path}")
-        await server.start()
-        try:
-            yield
-        finally:
-            await server.stop(STOP_GRACE_S)
+        return server
 
-    async def _stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        session = Session(self._served)
-        outbox: asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse] = asyncio.Queue(OUTBOX)
-        self._streams[session] = outbox
+    async def _stream(
+        self, first: Any, requests: AsyncIterator[Any], fleet: str
+    ) -> AsyncIterator[Any]:
+        session = Session(self._served.get(fleet, _NOTHING))
+        outbox: Outbox = asyncio.Queue(OUTBOX)
+        self._streams[session] = _Stream(fleet, outbox)
+        self._take(first, session, outbox)
         reader = asyncio.create_task(self._read(requests, session, outbox))
         timer = asyncio.create_task(self._tick(session, outbox))
-        log.debug("Envoy connected")
+        log.debug("An Envoy of %s has connected", fleet)
         getter = asyncio.create_task(outbox.get())
         try:
             while not reader.done():
@@ -111,22 +168,17 @@ class DiscoveryServer:
                 with suppress(asyncio.CancelledError, grpc.aio.UsageError):
                     await task
             self._report()
-            log.debug("Envoy disconnected")
+            log.debug("An Envoy of %s has gone", fleet)
 
-    async def _read(
-        self,
-        requests: AsyncIterator[Any],
-        session: Session,
-        outbox: asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse],
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    async def _read(self, requests: AsyncIterator[Any], session: Session, outbox: Outbox) -> None:
         async for request in requests:
-            _put(outbox, session.receive(request, loop.time()))
-            self._report()
+            self._take(request, session, outbox)
 
-    async def _tick(
-        self, session: Session, outbox: asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse]
-    ) -> None:
+    def _take(self, request: Any, session: Session, outbox: Outbox) -> None:
+        _put(outbox, session.receive(request, asyncio.get_running_loop().time()))
+        self._report()
+
+    async def _tick(self, session: Session, outbox: Outbox) -> None:
         """Wake up when a wait ends, and now and then to try refused resources again."""
         loop = asyncio.get_running_loop()
         next_retry = loop.time() + RETRY_S
@@ -148,10 +200,16 @@ class DiscoveryServer:
             refused.update(session.refused)
         listeners = frozenset(
             item.key.name
-            for item in self._served.of_type(snapshot.LISTENER)
+            for served in self._served.values()
+            for item in served.of_type(snapshot.LISTENER)
             if self.is_acknowledged(item.key)
         )
-        facts = EnvoyFacts(len(self._streams), 1, listeners, refused)
+        facts = EnvoyFacts(
+            connected=len(self._streams),
+            connected_of=Counter(stream.fleet for stream in self._streams.values()),
+            listeners=listeners,
+            refused=refused,
+        )
         for key in refused.keys() - self._facts.refused.keys():
             log.warning("Envoy refused %s: %s", key.name, refused[key])
         if facts != self._facts:
@@ -159,9 +217,15 @@ class DiscoveryServer:
             self._on_facts(facts)
 
 
-def _put(
-    outbox: asyncio.Queue[discovery_pb2.DeltaDiscoveryResponse],
-    responses: list[discovery_pb2.DeltaDiscoveryResponse],
-) -> None:
+@asynccontextmanager
+async def _started(server: Any) -> AsyncIterator[None]:
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(STOP_GRACE_S)
+
+
+def _put(outbox: Outbox, responses: list[discovery_pb2.DeltaDiscoveryResponse]) -> None:
     for response in responses:
         outbox.put_nowait(response)

@@ -21,6 +21,7 @@ from typing import Any
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
 from envoy.extensions.access_loggers.grpc.v3 import als_pb2
 from envoy.extensions.filters.http.ext_proc.v3 import ext_proc_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
@@ -123,14 +124,6 @@ def own_picker_cluster(socket_path: str) -> EnvoyResource:
     Outlier detection on local errors takes a dead picker out at once, health checks bring it back.
     """
     name = names.OWN_PICKER_CLUSTER
-    protocol = http_protocol_options_pb2.HttpProtocolOptions(
-        explicit_http_config={
-            "http2_protocol_options": {
-                "initial_stream_window_size": wrapped(PICKER_STREAM_WINDOW_BYTES),
-                "initial_connection_window_size": wrapped(PICKER_CONNECTION_WINDOW_BYTES),
-            }
-        }
-    )
     endpoint = {"endpoint": {"address": pipe_address(socket_path)}}
     message = cluster_pb2.Cluster(
         name=name,
@@ -140,14 +133,33 @@ def own_picker_cluster(socket_path: str) -> EnvoyResource:
             cluster_name=name, endpoints=[{"lb_endpoints": [endpoint]}]
         ),
         circuit_breakers={"thresholds": [_breakers()]},
-        typed_extension_protocol_options={names.HTTP_PROTOCOL_OPTIONS: packed(protocol)},
+        typed_extension_protocol_options={names.HTTP_PROTOCOL_OPTIONS: packed(_picker_protocol())},
     )
     liveness.watch_own(message)
     return EnvoyResource.of(Key(snapshot.CLUSTER, name), message)
 
 
-def foreign_picker_cluster(pool: Ref, destination: Destination) -> list[EnvoyResource]:
-    """The Service that a pool names as its picker.
+def _picker_protocol() -> http_protocol_options_pb2.HttpProtocolOptions:
+    """How our picker is spoken to: a stream lasts as long as its request, and prompts are large."""
+    return http_protocol_options_pb2.HttpProtocolOptions(
+        explicit_http_config={
+            "http2_protocol_options": {
+                "initial_stream_window_size": wrapped(PICKER_STREAM_WINDOW_BYTES),
+                "initial_connection_window_size": wrapped(PICKER_CONNECTION_WINDOW_BYTES),
+            }
+        }
+    )
+
+
+def _foreign_picker_protocol() -> http_protocol_options_pb2.HttpProtocolOptions:
+    return http_protocol_options_pb2.HttpProtocolOptions(
+        explicit_http_config={"http2_protocol_options": clusters.HTTP2_OPTIONS},
+        common_http_protocol_options={"max_stream_duration": seconds(FOREIGN_PICKER_STREAM_S)},
+    )
+
+
+def picker_cluster(pool: Ref, picker: Picker, destination: Destination) -> list[EnvoyResource]:
+    """The Service of a pool's picker.
 
     It speaks TLS with a certificate of its own making, as the inference extension's pickers do,
     unless its port says h2c. A BackendTLSPolicy says whose certificate it must be.
@@ -163,11 +175,12 @@ def foreign_picker_cluster(pool: Ref, destination: Destination) -> list[EnvoyRes
     found = clusters.eds_cluster(name, members, settings, (pool, destination.ref))
     cluster = found[0]
     message: Any = cluster.message
-    protocol = http_protocol_options_pb2.HttpProtocolOptions(
-        explicit_http_config={"http2_protocol_options": clusters.HTTP2_OPTIONS},
-        common_http_protocol_options={"max_stream_duration": seconds(FOREIGN_PICKER_STREAM_S)},
-    )
-    liveness.watch_foreign(message)
+    if picker.is_pointsman:
+        protocol = _picker_protocol()
+        liveness.watch_own(message)
+    else:
+        protocol = _foreign_picker_protocol()
+        liveness.watch_foreign(message)
     message.typed_extension_protocol_options[names.HTTP_PROTOCOL_OPTIONS].CopyFrom(packed(protocol))
     if not destination.is_plaintext and destination.tls is None:
         message.transport_socket.name = names.TLS
@@ -203,11 +216,11 @@ def pool_filter() -> ext_proc_pb2.ExternalProcessor:
     )
 
 
-def pick_log() -> accesslog_pb2.AccessLog:
+def pick_log(picker: Picker, pool: Ref) -> accesslog_pb2.AccessLog:
     """Tells our picker how the requests that it picked for went, in batches, after their end.
 
-    Only requests that carry a pick's number are told of. Nothing is released by it: entries may be
-    lost.
+    Only requests that carry a pick's number are told of, and to a picker of one pool only those
+    that went there. Nothing is released by it: entries may be lost.
     """
     number = {
         "filter": headers.PICK_NAMESPACE,
@@ -218,15 +231,26 @@ def pick_log() -> accesslog_pb2.AccessLog:
         common_config={
             "log_name": "picks",
             "transport_api_version": "V3",
-            "grpc_service": {"envoy_grpc": {"cluster_name": names.OWN_PICKER_CLUSTER}},
+            "grpc_service": {"envoy_grpc": {"cluster_name": picker.cluster}},
             "buffer_flush_interval": seconds(PICK_LOG_FLUSH_S),
             "buffer_size_bytes": wrapped(PICK_LOG_BUFFER_BYTES),
             "custom_tags": [{"tag": headers.TTFT_TAG, "value": TTFT_FORMAT}],
         }
     )
+    was_picked = {"metadata_filter": {"matcher": number, "match_if_key_not_found": wrapped(False)}}
+    went_there = {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": packed(
+                cel_pb2.ExpressionFilter(expression=f"xds.cluster_name == '{names.pool(pool)}'")
+            ),
+        }
+    }
     return accesslog_pb2.AccessLog(
         name="envoy.access_loggers.http_grpc",
-        filter={"metadata_filter": {"matcher": number, "match_if_key_not_found": wrapped(False)}},
+        filter=was_picked
+        if picker.is_own
+        else {"and_filter": {"filters": [was_picked, went_there]}},
         typed_config=packed(config),
     )
 
@@ -239,7 +263,7 @@ def route_override(
     `also_told`: what our own picker hears of the route, as gRPC initial metadata.
     """
     meta = pool.metadata
-    if picker.is_own:
+    if picker.is_pointsman:
         mode = OWN_MODE
         told = [{"key": headers.POOL_METADATA, "value": f"{meta.namespace}/{meta.name}"}]
         told += also_told

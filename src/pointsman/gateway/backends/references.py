@@ -13,11 +13,24 @@ from pointsman.gateway.backends.members import Members, is_address
 from pointsman.gateway.backends.upstream_tls import TLSPolicies, UpstreamTLS, tls_policies
 from pointsman.gateway.options import Options
 from pointsman.resources.base import Ref, Resource
-from pointsman.resources.core import ConfigMap, Pod, Secret, Service, ServicePort, pod_address
+from pointsman.resources.core import (
+    PICKER_ANNOTATION,
+    PROVIDED_ANNOTATION,
+    ConfigMap,
+    Pod,
+    Secret,
+    Service,
+    ServicePort,
+    pod_address,
+)
 from pointsman.resources.discovery import EndpointSlice
 from pointsman.resources.envoy_gateway import Backend, EnvoyGatewayConfig
 from pointsman.resources.gateway_api import BackendTLSPolicy, ReferenceGrant
-from pointsman.resources.inference_extension import InferencePool, InferencePoolV1Alpha2
+from pointsman.resources.inference_extension import (
+    DEFAULT_PICKER_PORT,
+    InferencePool,
+    InferencePoolV1Alpha2,
+)
 from pointsman.store import Store
 
 SERVICE = ("", "Service")
@@ -66,9 +79,18 @@ class Picker:
 
     cluster: str
     is_own: bool
+    """It is the one beside Envoy, behind a Unix socket."""
     is_provided: bool = False
     """The pool names a Service that is not defined; ours stands in for it."""
     destination: Destination | None = None
+    """Its Service, where it has one."""
+    is_marked: bool = False
+    """Its Service says that Pointsman's picker is behind it."""
+
+    @property
+    def is_pointsman(self) -> bool:
+        """It is Pointsman's, and is asked in the way that costs least."""
+        return self.is_own or self.is_marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,17 +309,37 @@ class Resolver:
         """The Service that a pool names, or ours where none is named or none is there."""
         has_own = self.options.own_picker_socket is not None
         reference = pool.spec.endpoint_picker_ref
+        if reference is None and not has_own:
+            return self._provided_picker(ref)
         if reference is None:
-            return Picker(names.OWN_PICKER_CLUSTER, is_own=True) if has_own else None
+            return Picker(names.OWN_PICKER_CLUSTER, is_own=True)
         target = ref_of(ref.namespace, reference.group, reference.kind, None, reference.name)
         port = reference.port.number if reference.port is not None else None
         found = self.resolve(ref, target, port)
         if isinstance(found, Destination) and found.pool is None:
-            return Picker(names.pool_picker(ref), is_own=False, destination=found)
+            is_marked = self._is_marked(target, PICKER_ANNOTATION)
+            return Picker(
+                names.pool_picker(ref), is_own=False, destination=found, is_marked=is_marked
+            )
         if has_own and (target.group, target.kind) == SERVICE and self.store.find(target) is None:
             return Picker(names.OWN_PICKER_CLUSTER, is_own=True, is_provided=True)
         message = found.message if isinstance(found, Unresolved) else f"{target} cannot pick"
         return Unresolved("InvalidExtensionRef", message)
+
+    def _provided_picker(self, pool: Ref) -> Picker | None:
+        """The Service that was made for a pool that names none, in a cluster."""
+        service = ref_of(pool.namespace, *SERVICE, None, names.provided_picker(pool.name))
+        if not self._is_marked(service, PROVIDED_ANNOTATION):
+            return None
+        found = self.resolve(pool, service, DEFAULT_PICKER_PORT)
+        if not isinstance(found, Destination):
+            return None
+        cluster = names.pool_picker(pool)
+        return Picker(cluster, is_own=False, is_provided=True, destination=found, is_marked=True)
+
+    def _is_marked(self, service: Ref, annotation: str) -> bool:
+        found = self.store.find(service)
+        return found is not None and found.metadata.annotations.get(annotation) == "true"
 
     def is_granted(self, source: Ref, target: Ref) -> bool:
         """Whether a ReferenceGrant lets `source` name `target` in another namespace."""

@@ -18,6 +18,7 @@ from pointsman.gateway.options import Options
 from pointsman.resources.gateway_api import Gateway
 
 IP_ADDRESS = "IPAddress"
+HOSTNAME = "Hostname"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ def binding_of(gateway: Gateway, options: Options) -> Binding:
 
 def _is_usable(value: str, options: Options) -> bool:
     if not options.is_alone:
-        return value == options.advertised_address
+        # Where it is not known here, the Gateway's Service will tell.
+        return options.advertised_address in ("", value)
     address = ipaddress.ip_address(value)
     bound = ipaddress.ip_address(options.bind_address)
     if bound.is_unspecified:

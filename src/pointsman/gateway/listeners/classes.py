@@ -36,30 +36,21 @@ def served_classes(
 ) -> dict[str, tuple[GatewayClass, dict[str, Any]]]:
     """Our GatewayClasses by name, each with its Accepted condition.
 
-    On one machine every class is ours; elsewhere the oldest of our controller's is.
+    On one machine every class is ours; elsewhere those of our controllers are.
     """
     ours = sorted(store.list(GatewayClass), key=lambda item: item.age_key)
     if not options.is_alone:
-        ours = [
-            item for item in ours if item.spec.controller_name == config.gateway.controller_name
-        ]
+        controllers = options.controllers or {config.gateway.controller_name}
+        ours = [item for item in ours if item.spec.controller_name in controllers]
     result = {}
-    taken: set[str] = set()
     for item in ours:
-        controller = item.spec.controller_name
         problem = _parameters_problem(store, item)
-        if controller in taken and not options.is_alone:
-            problem = (
-                "Invalid GatewayClass: another older GatewayClass with the same "
-                "Spec.Controller exists"
-            )
         result[item.metadata.name] = (
             item,
             conditions.accepted(item, conditions.CLASS_ACCEPTED)
             if problem is None
             else conditions.not_accepted(item, "InvalidParameters", problem),
         )
-        taken.add(controller)
     return result
 
 

@@ -310,7 +310,7 @@ def envoy_route(
     streams = rule.is_grpc or bool(rule.pools)
     limits.apply(rule.timeouts, rule.retry, streams, result.route)
     limits.retry_on_failure(rule.retry, bool(rule.pools), result.route)
-    if any(isinstance(item.picker, Picker) and not item.picker.is_own for item in rule.pools):
+    if any(isinstance(item.picker, Picker) and not item.picker.is_pointsman for item in rule.pools):
         limits.keep_for_another_try(result)
     if rule.is_grpc:
         limits.keep_callers_deadline(result.route)
@@ -358,7 +358,7 @@ def _ask_picker(
     if destination.pool is None:
         return
     if isinstance(destination.picker, Picker):
-        believed = trust.trust_of(route) if destination.picker.is_own else trust.Trust()
+        believed = trust.trust_of(route) if destination.picker.is_pointsman else trust.Trust()
         told = believed.metadata
         override = pools.route_override(destination.pool, destination.picker, told)
         if believed.debug:

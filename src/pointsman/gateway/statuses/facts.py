@@ -19,11 +19,27 @@ BIND_ERROR = "cannot bind"
 
 
 @dataclass(frozen=True, slots=True)
+class Fleet:
+    """What a cluster says of the Envoys of one Gateway."""
+
+    ready: int = 0
+    wanted: int = 1
+    addresses: tuple[str, ...] = ()
+    """IPs and names that clients go to; () while none is known."""
+    problem: tuple[str, str] | None = None
+    """Reason and message, where what a Gateway needs cannot be made."""
+
+
+@dataclass(frozen=True, slots=True)
 class EnvoyFacts:
     """What is known of the Envoys that serve the resources."""
 
     connected: int = 0
     wanted: int = 1
+    connected_of: Mapping[str, int] = field(default_factory=dict)
+    """How many are connected here of each fleet that has some, by its name."""
+    fleets: Mapping[Ref, Fleet] = field(default_factory=dict)
+    """By Gateway, where each has Envoys of its own."""
     listeners: frozenset[str] = frozenset()
     """Names of the listeners that every connected Envoy has taken as they are."""
     refused: Mapping[Key, str] = field(default_factory=dict)

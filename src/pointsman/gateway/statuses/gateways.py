@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pointsman.gateway import conditions, features
+from pointsman.gateway.backends.members import is_address
 from pointsman.gateway.backends.references import Unresolved
-from pointsman.gateway.listeners.addresses import IP_ADDRESS
+from pointsman.gateway.listeners.addresses import HOSTNAME, IP_ADDRESS
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.classes import ServedGateway, served_classes
 from pointsman.gateway.listeners.client_trust import is_insecure
 from pointsman.gateway.listeners.listener_sets import ServedSet, parent_of
 from pointsman.gateway.options import Options
-from pointsman.gateway.statuses.facts import EnvoyFacts, Status, is_true
+from pointsman.gateway.statuses.facts import EnvoyFacts, Fleet, Status, is_true
 from pointsman.gateway.statuses.listeners import Attached, listener_status
 from pointsman.gateway.translate import Translation
 from pointsman.resources.base import Ref
@@ -91,9 +92,12 @@ def gateway_status(
     elif shown is not None:
         found.append(conditions.refs_resolved(gateway, conditions.GATEWAY_REFS_RESOLVED))
     status: Status = {"conditions": found, "listeners": listeners}
-    addresses = served.binding.advertised(options) if served.problem is None else ()
+    addresses = _addresses(served, facts, options) if served.problem is None else ()
     if addresses:
-        status["addresses"] = [{"type": IP_ADDRESS, "value": value} for value in addresses]
+        status["addresses"] = [
+            {"type": IP_ADDRESS if is_address(value) else HOSTNAME, "value": value}
+            for value in addresses
+        ]
     sets = [item for item in translation.scene.sets if item.served.gateway.ref == gateway.ref]
     if sets or gateway.spec.allowed_listeners is not None:
         status["attachedListenerSets"] = sum(_is_taken(item, translation) for item in sets)
@@ -202,16 +206,30 @@ def _programmed(
         return conditions.not_programmed(gateway, "Invalid", served.problem[1])
     if served.binding.unusable is not None:
         return conditions.not_programmed(gateway, "AddressNotUsable", served.binding.unusable)
-    if not served.binding.advertised(options):
+    fleet = facts.fleets.get(gateway.ref, Fleet(facts.connected, facts.wanted))
+    if fleet.problem is not None:
+        return conditions.not_programmed(gateway, *fleet.problem)
+    addresses = _addresses(served, facts, options)
+    if not addresses:
         return conditions.not_programmed(
             gateway, "AddressNotAssigned", conditions.GATEWAY_NO_ADDRESS
         )
-    if facts.connected == 0:
+    wanted = [item.value for item in gateway.spec.addresses if item.value is not None]
+    if wanted and gateway.ref in facts.fleets and not set(wanted) & set(addresses):
+        message = f"The Gateway's Service does not have {', '.join(wanted)}"
+        return conditions.not_programmed(gateway, "AddressNotUsable", message)
+    if fleet.ready == 0:
         return conditions.not_programmed(gateway, "NoResources", "Envoy replicas unavailable")
     if not any(is_true(item["conditions"], "Programmed") for item in listeners):
         return conditions.not_programmed(gateway, _why(listeners), "No listener is programmed")
-    message = conditions.GATEWAY_PROGRAMMED.format(ready=facts.connected, wanted=facts.wanted)
+    message = conditions.GATEWAY_PROGRAMMED.format(ready=fleet.ready, wanted=fleet.wanted)
     return conditions.programmed(gateway, message)
+
+
+def _addresses(served: ServedGateway, facts: EnvoyFacts, options: Options) -> tuple[str, ...]:
+    """Where clients reach a Gateway."""
+    fleet = facts.fleets.get(served.gateway.ref)
+    return fleet.addresses if fleet is not None else served.binding.advertised(options)
 
 
 def _why(listeners: Sequence[Status]) -> str:

@@ -80,7 +80,7 @@ def _conditions(
 
 def _warnings(part: RoutePart) -> Iterator[Mapping[str, Any]]:
     pickers = [item.picker for rule in part.rules for item in rule.pools]
-    has_own = any(isinstance(picker, Picker) and picker.is_own for picker in pickers)
+    has_own = any(isinstance(picker, Picker) and picker.is_pointsman for picker in pickers)
     found = list(trust.problems(part.route, has_own_picker=has_own))
     if found:
         message = "; ".join(found)
