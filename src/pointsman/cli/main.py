@@ -13,6 +13,8 @@ _COMMANDS = {
     "run": ("pointsman.cli.run", "run"),
     "validate": ("pointsman.cli.validate", "validate"),
     "translate": ("pointsman.cli.translate", "translate_command"),
+    "migrate": ("pointsman.cli.migrate", "migrate_command"),
+    "crds": ("pointsman.cli.crds", "crds"),
     "get": ("pointsman.cli.get", "get"),
     "status": ("pointsman.cli.status", "status"),
     "explain": ("pointsman.cli.explain", "explain"),

@@ -28,7 +28,8 @@ def _text(dumper: Any, text: str) -> Any:
         is_plain = isinstance(scalars.plain(text), str)
     except scalars.NotInJSONError:
         is_plain = False
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else "'")
+    style = "|" if "\n" in text else None if is_plain else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)
@@ -78,9 +79,11 @@ class Output:
             click.echo(as_yaml(value), nl=False)
 
 
-def as_yaml(value: Any) -> str:
-    """A value as YAML, keys sorted as kubectl does."""
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=True, allow_unicode=True, width=1000))
+def as_yaml(value: Any, *, is_sorted: bool = True) -> str:
+    """A value as YAML, keys sorted as kubectl does unless their order is to stay."""
+    return str(
+        yaml.dump(value, Dumper=_Dumper, sort_keys=is_sorted, allow_unicode=True, width=1000)
+    )
 
 
 def name_of(item: dict[str, Any]) -> str:

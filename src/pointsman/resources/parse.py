@@ -119,19 +119,30 @@ def embedded_config(config_map: ConfigMap) -> tuple[EnvoyGatewayConfig | None, l
     return None, [_problem(documents[0], fault, "") for fault in found.errors]
 
 
-def _objects(document: Document, strict: bool) -> Iterator[Parsed]:
+def parse_document(document: Document) -> Parsed:
+    """The object of a document that is no list (see `unpacked`)."""
+    return _object(document, strict=False)
+
+
+def unpacked(document: Document) -> Iterator[Document]:
+    """Each item of a list as a document of its own; itself where it is no list."""
     data = document.data
-    if not (isinstance(data, dict) and _is_list(data)):
-        yield _object(document, strict)
+    if not (isinstance(data, dict) and is_list(data)):
+        yield document
         return
     items_mark = document.mark.parts.get("items", document.mark)
     for position, item in enumerate(data["items"]):
         mark = items_mark.parts.get(position, items_mark)
         inner = {**_of_list(data), **item} if isinstance(item, dict) else item
-        yield _object(Document(document.file, inner, mark), strict)
+        yield Document(document.file, inner, mark)
 
 
-def _is_list(data: dict[str, Any]) -> bool:
+def _objects(document: Document, strict: bool) -> Iterator[Parsed]:
+    return (_object(item, strict) for item in unpacked(document))
+
+
+def is_list(data: dict[str, Any]) -> bool:
+    """Whether it stands for several objects: a `List`, or one of a kind's own."""
     kind = data.get("kind")
     return isinstance(kind, str) and kind.endswith("List") and isinstance(data.get("items"), list)
 
