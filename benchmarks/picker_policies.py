@@ -17,11 +17,12 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pointsman.picker.config import read_config
 from pointsman.picker.endpoints.measures import Measures
 from pointsman.picker.endpoints.table import Endpoint, Place, Reservation
-from pointsman.picker.prefix.blocks import BLOCK_ENDS, TOKENS_UP_TO
+from pointsman.picker.prefix.blocks import BLOCK_ENDS, TOKENS_UP_TO, new_block
 from pointsman.picker.prefix.index import PrefixIndex
 from pointsman.picker.scheduling.profile import DEFAULT, Profile, choose
 from pointsman.picker.scheduling.request import Wanted
@@ -30,6 +31,8 @@ SERVERS = 8
 GROUPS, SYSTEM, QUESTION, ANSWER = 150, 6_000, 1_200, 1_000
 KV_TOKENS, PREFILL_PER_S, CHUNK, MAX_BATCH = 290_000, 15_928, 8_192, 256
 SCRAPE_S = 1.0
+LOOK_S = 0.1
+SEEDS = (1, 2, 3)
 HEAD = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
 REFERENCE = (
     HEAD
@@ -63,8 +66,9 @@ class Request:
 class Server:
     """A model server that batches continuously."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, place: Place, replicas: int) -> None:
+        self.endpoints = [Endpoint(place) for _ in range(replicas)]
+        """What each replica of the picker knows of it."""
         self.waiting: deque[Request] = deque()
         self.reading: deque[Request] = deque()
         self.writing: list[tuple[int, int, Request]] = []
@@ -122,8 +126,8 @@ class Server:
             self.context += SYSTEM + QUESTION
             heapq.heappush(self.writing, (self.steps + ANSWER, id(request), request))
             if request.reservation is not None:
-                tokens = request.reservation.tokens
-                self.endpoint.prefill.learn(tokens, end - request.arrived)
+                prefill = request.reservation.endpoint.prefill
+                prefill.learn(request.reservation.tokens, end - request.arrived)
         return end
 
     def finish(self, request: Request, now: float) -> None:
@@ -137,16 +141,25 @@ class Server:
         if request.reservation is not None:
             request.reservation.release()
 
-    def measures(self, now: float) -> Measures:
-        """What its metrics would say."""
-        return Measures(
+    @property
+    def load(self) -> int:
+        """All its requests."""
+        return len(self.waiting) + len(self.reading) + len(self.writing)
+
+    def tell(self, endpoint: Endpoint, now: float, *, of_others: bool) -> None:
+        """Let a replica read its metrics; `of_others`: and conclude what is not its own."""
+        measures = Measures(
             at=now,
             waiting=len(self.waiting),
             running=len(self.reading) + len(self.writing),
             kv_cache=min(1.0, self.used() / KV_TOKENS),
             kv_cache_tokens=KV_TOKENS,
-            own_requests=self.endpoint.requests,
+            own_requests=endpoint.requests,
         )
+        if of_others:
+            endpoint.learn(measures)
+        else:
+            endpoint.measures = measures
 
 
 def chain(group: int, number: int) -> list[int]:
@@ -156,64 +169,103 @@ def chain(group: int, number: int) -> list[int]:
     return shared + [hash((group, number, at)) for at in range(len(shared), total)]
 
 
-def run(profile: Profile, rate: float, seconds: float, seed: int) -> list[Request]:
-    """Simulate; returns the requests of the second half."""
-    rng = random.Random(seed)
-    servers = [Server(Endpoint(Place(f"10.0.0.{i}", 80, "d", f"p{i}"))) for i in range(SERVERS)]
-    by_address = {server.endpoint.address: server for server in servers}
-    endpoints = [server.endpoint for server in servers]
-    index, order = PrefixIndex(), itertools.count()
-    requests: list[Request] = []
-    events: list[tuple[float, int, Callable[[float], None]]] = []
+class World:
+    """Servers, and the replicas of a picker that take requests in turns."""
 
-    def at(when: float, action: Callable[[float], None]) -> None:
-        heapq.heappush(events, (when, next(order), action))
+    def __init__(
+        self,
+        profile: Profile,
+        rate: float,
+        seconds: float,
+        seed: int,
+        replicas: int = 1,
+        *,
+        of_others: bool = True,
+    ) -> None:
+        places = [Place(f"10.0.0.{number}", 80, "d", f"p{number}") for number in range(SERVERS)]
+        self.servers = {place.address: Server(place, replicas) for place in places}
+        self.requests: list[Request] = []
+        self.spread: list[float] = []
+        """The load of the fullest server over the mean, ten times a second."""
+        self._profile = profile
+        self._of_others = of_others
+        self._rate = rate
+        self._seconds = seconds
+        self._rng = random.Random(seed)
+        self._turns = itertools.cycle(range(replicas))
+        self._indexes = [PrefixIndex() for _ in range(replicas)]
+        self._order = itertools.count()
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        for number, server in enumerate(self.servers.values()):
+            for replica, endpoint in enumerate(server.endpoints):
+                begin = (number + replica / replicas) / SERVERS * SCRAPE_S
+                self._at(begin, partial(self._scrape, server, endpoint))
+        self._at(0.0, self._arrive)
+        self._at(seconds / 2, self._look)
 
-    def arrive(now: float) -> None:
-        request = Request(rng.randrange(GROUPS), now)
-        requests.append(request)
-        hashes = chain(request.group, rng.randrange(5))
+    def run(self) -> list[Request]:
+        """Simulate; returns the requests of the second half."""
+        while self._events:
+            when, _, action = heapq.heappop(self._events)
+            action(when)
+        return [request for request in self.requests if request.arrived > self._seconds / 2]
+
+    def _at(self, when: float, action: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._order), action))
+
+    def _arrive(self, now: float) -> None:
+        request = Request(self._rng.randrange(GROUPS), now)
+        self.requests.append(request)
+        server = self._place(request, next(self._turns), now)
+        server.waiting.append(request)
+        if not server.is_running:
+            server.is_running = True
+            self._work(server, now)
+        if now < self._seconds:
+            self._at(now + self._rng.expovariate(self._rate), self._arrive)
+
+    def _place(self, request: Request, replica: int, now: float) -> Server:
+        hashes = chain(request.group, self._rng.randrange(5))
+        endpoints = [server.endpoints[replica] for server in self.servers.values()]
+        index = self._indexes[replica]
         for endpoint in endpoints:
             endpoint.read_until(now)
+        held = index.match(hashes)
         wanted = Wanted(
             "m",
             prompt_tokens=SYSTEM + QUESTION,
             max_tokens=ANSWER,
-            cached_tokens=index.match(hashes),
+            cached_tokens=held,
             hashed_tokens=TOKENS_UP_TO[len(hashes) - 1],
-            draw=rng.random(),
+            draw=self._rng.random(),
+            new_block=new_block(hashes, held),
         )
-        server = by_address[choose(profile, endpoints, wanted, rng)[0].address]
-        address = server.endpoint.address
-        index.add(address, hashes, KV_TOKENS)
-        server.endpoint.cache_fullness = index.fullness(address)
+        server = self.servers[choose(self._profile, endpoints, wanted, self._rng)[0].address]
+        endpoint = server.endpoints[replica]
+        index.add(endpoint.address, hashes, KV_TOKENS)
+        endpoint.cache_fullness = index.fullness(endpoint.address)
         context = SYSTEM + QUESTION + ANSWER
-        request.reservation = server.endpoint.reserve(wanted.uncached_tokens(address), context)
-        server.waiting.append(request)
-        if not server.is_running:
-            server.is_running = True
-            work(server, now)
-        if now < seconds:
-            at(now + rng.expovariate(rate), arrive)
+        uncached = wanted.uncached_tokens(endpoint.address)
+        request.reservation = endpoint.reserve(uncached, context)
+        return server
 
-    def work(server: Server, now: float) -> None:
-        if not (server.waiting or server.reading or server.writing):
+    def _work(self, server: Server, now: float) -> None:
+        if not server.load:
             server.is_running = False
             return
-        at(server.step(now), lambda then: work(server, then))
+        self._at(server.step(now), partial(self._work, server))
 
-    def scrape(server: Server, now: float) -> None:
-        server.endpoint.measures = server.measures(now)
-        if now < seconds:
-            at(now + SCRAPE_S, lambda then: scrape(server, then))
+    def _scrape(self, server: Server, endpoint: Endpoint, now: float) -> None:
+        server.tell(endpoint, now, of_others=self._of_others)
+        if now < self._seconds:
+            self._at(now + SCRAPE_S, partial(self._scrape, server, endpoint))
 
-    for number, server in enumerate(servers):
-        at(number / SERVERS * SCRAPE_S, lambda then, server=server: scrape(server, then))  # type: ignore[misc]
-    at(0.0, arrive)
-    while events:
-        when, _, action = heapq.heappop(events)
-        action(when)
-    return [request for request in requests if request.arrived > seconds / 2]
+    def _look(self, now: float) -> None:
+        loads = [server.load for server in self.servers.values()]
+        if any(loads):
+            self.spread.append(max(loads) / (sum(loads) / len(loads)))
+        if now < self._seconds:
+            self._at(now + LOOK_S, self._look)
 
 
 def main() -> None:
@@ -232,8 +284,8 @@ def main() -> None:
     for rate in map(float, options.rates.split(",")):
         print(f"{rate:g} requests/s           TTFT p50      p90      p99   TPOT p50   end p50  (s)")
         for name, profile in policies.items():
-            runs = (run(profile, rate, options.seconds, seed) for seed in (1, 2, 3))
-            found = list(itertools.chain.from_iterable(runs))
+            worlds = [World(profile, rate, options.seconds, seed) for seed in SEEDS]
+            found = [request for world in worlds for request in world.run()]
             ttft = sorted(request.first - request.arrived for request in found)
             tpot = sorted((request.done - request.first) / ANSWER for request in found)
             whole = sorted(request.done - request.arrived for request in found)

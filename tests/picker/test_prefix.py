@@ -28,11 +28,11 @@ def test_blocks_grow_with_their_position_and_cover_everything() -> None:
 
 def test_a_common_beginning_is_a_common_chain() -> None:
     one, two = b"a" * 1000 + b"b" * 1000, b"a" * 1000 + b"c" * 1000
-    first, second = chain("m", one), chain("m", two)
+    first, second = chain(b"m", one), chain(b"m", two)
     assert first[:3] == second[:3]
     assert not set(first[3:]) & set(second[3:])
-    assert not set(chain("other", one)) & set(first)
-    assert len(chain("m", b"a" * 255)) == 0
+    assert not set(chain(b"other", one)) & set(first)
+    assert len(chain(b"m", b"a" * 255)) == 0
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def endpoint_rows(pools: Pools, now: float) -> list[dict[str, Any]]:
                     "kv_cache": measures.kv_cache if measures is not None else None,
                     "adapters": sorted(measures.running_adapters) if measures is not None else [],
                     "in_flight": endpoint.requests,
+                    "others": round(endpoint.others, 1),
                     "tokens": endpoint.tokens,
                     "prefill_tokens_per_s": (
                         round(endpoint.prefill.tokens_per_s) if endpoint.prefill.is_learnt else None

@@ -146,6 +146,7 @@ def _shown(candidate: Seen, cached_tokens: int) -> dict[str, Any]:
     return {
         "endpoint": candidate.address,
         "in_flight": candidate.requests,
+        "others": round(candidate.others, 1),
         "tokens": candidate.tokens,
         "cached_tokens": cached_tokens,
         "queue": measures.waiting if measures is not None else None,

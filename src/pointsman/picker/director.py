@@ -30,7 +30,7 @@ from pointsman.picker.ends.access_log import AccessLog
 from pointsman.picker.extproc.answers import Answer, Forward, Refuse, Respond
 from pointsman.picker.extproc.machine import Decide
 from pointsman.picker.pools import Pools, PoolView
-from pointsman.picker.prefix.blocks import TOKENS_UP_TO, prompt_chain
+from pointsman.picker.prefix.blocks import TOKENS_UP_TO, new_block, prompt_chain
 from pointsman.picker.prefix.index import PrefixIndex
 from pointsman.picker.requests.ask import (
     MAX_MODEL_CHARACTERS,
@@ -219,19 +219,21 @@ class Director:
                 **{each.header: each.read(headers) for each in self.config.attributes},
             }
         if hashes:
+            held = self.prefixes.match(hashes)
             # Written out: `replace` would cost as much as the rest.
             return Wanted(
                 wanted.model,
                 wanted.priority,
                 wanted.prompt_tokens,
                 wanted.max_tokens,
-                self.prefixes.match(hashes),
+                held,
                 TOKENS_UP_TO[len(hashes) - 1],
                 self._rng.random(),
                 shown,
                 wanted.media,
                 wanted.gives_way,
                 wanted.objective,
+                new_block(hashes, held),
             )
         return replace(wanted, headers=shown) if shown else wanted
 

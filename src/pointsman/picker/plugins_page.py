@@ -72,11 +72,11 @@ In the configuration:
 | `reads_headers` | whether `wanted.headers` is needed |
 
 An endpoint has `address`, `labels` (of its pod), `measures` (its last metrics, or None), `requests`
-and `tokens` (of our own, in flight); what is wanted has `model`, `priority`, `prompt_tokens`,
-`max_tokens`, `cached_tokens` (by address) and `headers`. The first line of a filter's docstring is
-what `pointsman explain` says it keeps. A plugin must not wait for anything: it runs in the middle
-of a decision. Parameters that are wrong may raise; the error is told with its place in the
-configuration, which then stays as it was.
+and `tokens` (of our own, in flight) and `others` (requests of other pickers, as far as is known);
+what is wanted has `model`, `priority`, `prompt_tokens`, `max_tokens`, `cached_tokens` (by address)
+and `headers`. The first line of a filter's docstring is what `pointsman explain` says it keeps. A
+plugin must not wait for anything: it runs in the middle of a decision. Parameters that are wrong
+may raise; the error is told with its place in the configuration, which then stays as it was.
 """
 
 _SAMPLES: Mapping[str, Mapping[str, Any]] = {

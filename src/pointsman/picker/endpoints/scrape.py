@@ -88,7 +88,7 @@ class Scraper:
         if measures is None:
             self._failed(endpoint)
         else:
-            endpoint.measures = measures
+            endpoint.learn(measures)
 
     async def read_models(self, endpoint: Endpoint) -> None:
         """Read which models a server lists; a failure leaves the last list."""
@@ -121,7 +121,7 @@ class Scraper:
     def _failed(self, endpoint: Endpoint) -> None:
         last = endpoint.measures
         if last is not None and self._clock() - last.at > STALE_AFTER_S:
-            endpoint.measures = None
+            endpoint.learn(None)
         if self._on_failure is not None:
             self._on_failure(endpoint)
 

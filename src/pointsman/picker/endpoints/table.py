@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from pointsman.picker.endpoints.company import NOBODY, Company
 from pointsman.picker.endpoints.measures import Measures
 from pointsman.picker.ends.rates import DEFAULT_TOKENS_PER_S, PrefillRate
 
@@ -56,6 +57,14 @@ class Loaded(Protocol):
         """Our own requests in flight."""
 
     @property
+    def others(self) -> float:
+        """Requests of other pickers and clients there, as far as is known; 0 where we are alone."""
+
+    @property
+    def company(self) -> Company:
+        """What was there at the last readings, ours and all."""
+
+    @property
     def tokens(self) -> int:
         """Estimated prompt tokens of our own requests in flight."""
 
@@ -94,11 +103,13 @@ class Endpoint:
     """
 
     __slots__ = (
+        "_is_shared",
         "_read",
         "_reserved",
         "_told_at",
         "address",
         "cache_fullness",
+        "company",
         "context_tokens",
         "is_listed",
         "labels",
@@ -106,6 +117,7 @@ class Endpoint:
         "measures",
         "models",
         "name",
+        "others",
         "place",
         "prefill",
         "requests",
@@ -122,6 +134,8 @@ class Endpoint:
         """What the server's own `/v1/models` lists, by id."""
         self.prefill = PrefillRate()
         self.requests = 0
+        self.others = 0.0
+        self.company = NOBODY
         self.tokens = 0
         """Still to be read, as of the last `read_until`."""
         self.context_tokens = 0
@@ -130,6 +144,7 @@ class Endpoint:
         """False once no pool selects it any more."""
         self.last_seen: Seen | None = None
         """The last snapshot of it."""
+        self._is_shared = False
         self._reserved = 0
         self._read = 0.0
         self._told_at = 0.0
@@ -139,9 +154,23 @@ class Endpoint:
         """How fast it reads prompts, as far as it is learnt."""
         return self.prefill.tokens_per_s
 
+    def learn(self, measures: Measures | None) -> None:
+        """Take in what the server says of itself; None: what it said is too old."""
+        self.measures = measures
+        if measures is not None:
+            self.company = self.company.after(measures)
+        self._is_shared = self.company.share < 1.0
+        self.others = self.company.others(self.requests, measures)
+
+    def count(self, requests: int) -> None:
+        """Count requests of ours in, or out."""
+        self.requests += requests
+        if self._is_shared:
+            self.others = self.company.others(self.requests, self.measures)
+
     def reserve(self, tokens: int, context_tokens: int = 0) -> Reservation:
         """Count a request in: tokens that must be read, and all that it will hold."""
-        self.requests += 1
+        self.count(1)
         self.context_tokens += context_tokens
         self._reserved += tokens
         self.tokens += tokens
@@ -191,7 +220,7 @@ class Reservation:
         """Count the request out; only the first call counts."""
         if self.is_open:
             self.is_open = False
-            self.endpoint.requests -= 1
+            self.endpoint.count(-1)
             self.endpoint.context_tokens -= self._context_tokens
             self.release_tokens()
 
@@ -209,6 +238,8 @@ class Seen(NamedTuple):
     prefill_tokens_per_s: float = DEFAULT_TOKENS_PER_S
     cache_fullness: float = 0.0
     name: str = ""
+    others: float = 0.0
+    company: Company = NOBODY
 
 
 def seen(endpoint: Loaded) -> Seen:
@@ -217,6 +248,7 @@ def seen(endpoint: Loaded) -> Seen:
     if (
         last is not None
         and last.requests == endpoint.requests
+        and last.others == endpoint.others
         and last.tokens == endpoint.tokens
         and last.measures is endpoint.measures
         and last.context_tokens == endpoint.context_tokens
@@ -224,6 +256,7 @@ def seen(endpoint: Loaded) -> Seen:
         and last.labels is endpoint.labels
         and last.models is endpoint.models
         and last.prefill_tokens_per_s == endpoint.prefill_tokens_per_s
+        and last.company is endpoint.company
     ):
         return last
     found = Seen(
@@ -237,6 +270,8 @@ def seen(endpoint: Loaded) -> Seen:
         endpoint.prefill_tokens_per_s,
         endpoint.cache_fullness,
         endpoint.name,
+        endpoint.others,
+        endpoint.company,
     )
     if isinstance(endpoint, Endpoint):
         endpoint.last_seen = found

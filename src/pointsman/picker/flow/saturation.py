@@ -7,8 +7,8 @@ share of its KV cache in use. Thresholds and formula: the reference's utilizatio
 Missing or stale metrics count as 0, not as full: a server that does not answer a scrape is not
 thereby busy, and a pool without metrics must not refuse everything (the reference stalls there).
 
-Concurrency: by our own book alone, `sum of requests / (capacity * servers)`, or of tokens, or the
-mean of the larger of both. Never missing.
+Concurrency: `sum of requests / (capacity * servers)`, or of tokens, or the mean of the larger of
+both; by our own book and, for requests, those of other pickers. Never missing.
 """
 
 from __future__ import annotations
@@ -66,8 +66,11 @@ def concurrency(
         return 0.0
     count = len(endpoints)
     if mode == "requests":
-        return sum(endpoint.requests for endpoint in endpoints) / (max_requests * count)
+        return sum(e.requests + e.others for e in endpoints) / (max_requests * count)
     if mode == "tokens":
         return sum(endpoint.tokens for endpoint in endpoints) / (max_tokens * count)
-    shares = (max(each.requests / max_requests, each.tokens / max_tokens) for each in endpoints)
+    shares = (
+        max((each.requests + each.others) / max_requests, each.tokens / max_tokens)
+        for each in endpoints
+    )
     return sum(shares) / count

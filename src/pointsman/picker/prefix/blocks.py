@@ -1,6 +1,6 @@
 """A prompt as a chain of block hashes.
 
-    h_0 = hash(model, cache salt, tools)        h_i = hash(h_{i-1}, crc32(block i))
+    h_0 = blake2b(model, cache salt, tools)     h_i = hash(h_{i-1}, crc32(block i))
 
 A block is 256 bytes (64 tokens) at the beginning of a prompt and grows with its position, so that a
 long prompt needs few hashes and the error of a match stays below an eighth of its length:
@@ -9,12 +9,15 @@ long prompt needs few hashes and the error of a match stays below an eighth of i
 
 A last part that fills no block is not hashed. The CRC (7 GB/s, a fifth of what any stronger hash
 costs) only has to tell apart the continuations of one and the same beginning; a client that
-constructs two that collide misleads nothing but the routing of its own requests.
+constructs two that collide misleads nothing but the routing of its own requests. Python's `hash` of
+numbers is the same in every process, and so are the chains: replicas of a picker agree on them.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 from zlib import crc32
 
@@ -48,9 +51,9 @@ BLOCK_TOKENS = tuple(
 )
 
 
-def chain(seed: object, prompt: bytes) -> list[int]:
+def chain(seed: bytes, prompt: bytes) -> list[int]:
     """The hashes of a prompt's blocks, first block first."""
-    value = hash(seed)
+    value = int.from_bytes(blake2b(seed, digest_size=8).digest())
     hashes: list[int] = []
     size = len(prompt)
     view = memoryview(prompt)
@@ -71,8 +74,22 @@ def prompt_chain(model: str | None, fields: Mapping[str, Any]) -> list[int]:
         return []
     tools = fields.get("tools")
     salt = fields.get("cache_salt") or fields.get("extra_key")
-    seed = (model, salt if isinstance(salt, str) else None, orjson.dumps(tools) if tools else b"")
+    words = "\0".join((model or "", salt if isinstance(salt, str) else "", ""))
+    seed = words.encode("utf-8", "surrogatepass") + (orjson.dumps(tools) if tools else b"")
     return chain(seed, prompt)
+
+
+def new_block(hashes: Sequence[int], held: Mapping[str, int]) -> int | None:
+    """The first block of a prompt that no server holds; None where one holds half of the prompt.
+
+    Args:
+        hashes: of all its blocks; not empty.
+        held: server to the tokens of it that it holds.
+    """
+    most = max(held.values(), default=0)
+    if most * 2 >= TOKENS_UP_TO[len(hashes) - 1]:
+        return None
+    return hashes[bisect_right(TOKENS_UP_TO, most)]
 
 
 def prompt_bytes(fields: Mapping[str, Any]) -> bytes:

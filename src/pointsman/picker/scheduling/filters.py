@@ -6,7 +6,11 @@ A filter that would leave nothing leaves all, unless it says otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from heapq import nsmallest
+from zlib import crc32
 
+from pointsman.picker.endpoints.company import ALONE
 from pointsman.picker.endpoints.table import Loaded
 from pointsman.picker.flow.saturation import fullness
 from pointsman.picker.scheduling.request import Wanted
@@ -75,10 +79,11 @@ def prefix_sticky_until_loaded(endpoints: Sequence[Loaded], wanted: Wanted) -> S
 
     `sticky = {e: m(e) >= 0.8 * max m}` if `max m >= 256`; of these stay those with
     `requests(e) <= 1.15 * mean + 2`; if none, all. m: tokens of the prompt that the server probably
-    holds, from the approximate index; requests: our own in flight, mean over the candidates. The
-    bound is what keeps a popular prompt from burying its server between two readings of its
-    metrics. It is relative: where all servers are full, moving a prompt to one that must read it
-    anew, and evict another for it, only makes all of them slower. Missing: as no match.
+    holds, from the approximate index; requests: in flight, ours and those of other pickers as far
+    as is known (see `endpoints.company`), mean over the candidates. The bound is what keeps a
+    popular prompt from burying its server between two readings of its metrics. It is relative:
+    where all servers are full, moving a prompt to one that must read it anew, and evict another
+    for it, only makes all of them slower. Missing: as no match.
     """
     cached = wanted.cached_tokens
     if not cached or len(endpoints) < 2:
@@ -87,15 +92,48 @@ def prefix_sticky_until_loaded(endpoints: Sequence[Loaded], wanted: Wanted) -> S
     best = max(matches)
     if best < STICKY_FROM_TOKENS:
         return endpoints
-    mean = sum(endpoint.requests for endpoint in endpoints) / len(endpoints)
+    mean = sum(endpoint.requests + endpoint.others for endpoint in endpoints) / len(endpoints)
     most = FAIR_SHARE * mean + FAIR_EXTRA
     least = STICKY_SHARE * best
     sticky = [
         endpoint
         for endpoint, match in zip(endpoints, matches, strict=True)
-        if match >= least and endpoint.requests <= most
+        if match >= least and endpoint.requests + endpoint.others <= most
     ]
     return sticky or endpoints
+
+
+HOMES = 2
+"""How many servers a new prompt may go to. With one, prompts would lie as the hash throws them; the
+better one of two is nearly as good as the best of all."""
+
+
+def homes_of_new_prompts(endpoints: Sequence[Loaded], wanted: Wanted) -> Sequence[Loaded]:
+    """Where several pickers share the servers: the two at which each puts what is new to it.
+
+    The two e with the smallest `hash(b, address(e))`; all where most of the prompt is held, and
+    where we are the only picker: `sum of own >= 0.9 * sum of all` (see `endpoints.company`). b: the
+    hash of the prompt's first block that nobody is known to hold. Pickers do not tell each other
+    which server got which prompt, and so each would have it read at another server; by the same
+    hash they come to the same ones. Missing: a prompt without blocks leaves all.
+    """
+    block = wanted.new_block
+    if block is None or len(endpoints) <= HOMES:
+        return endpoints
+    own = every = 0.0
+    for endpoint in endpoints:
+        company = endpoint.company
+        own += company.own
+        every += company.all
+    if own >= ALONE * every:
+        return endpoints
+    return nsmallest(HOMES, endpoints, key=lambda e: hash((block, _number(e.address))))
+
+
+@lru_cache(maxsize=4_096)
+def _number(address: str) -> int:
+    """The same in every process, which `hash` of a text is not."""
+    return crc32(address.encode())
 
 
 def prefix_cache_affinity(
@@ -141,8 +179,9 @@ def below_limits(
 ) -> Sequence[Loaded]:
     """The endpoints of which no named metric is above its limit; may leave none.
 
-    Metrics: `active-requests` (our own in flight), `running-requests`, `waiting-queue`,
-    `kv-cache-utilization`. Missing: not above. With `falls_back` all stay where none would.
+    Metrics: `active-requests` (our own in flight, and those of other pickers as far as is known),
+    `running-requests`, `waiting-queue`, `kv-cache-utilization`. Missing: not above. With
+    `falls_back` all stay where none would.
     """
     kept = [
         endpoint
@@ -171,11 +210,11 @@ def below_concurrency(
 ) -> Sequence[Loaded]:
     """The endpoints with fewer than `int(max_requests * (1 + headroom))` in flight; may be none."""
     most = int(max_requests * (1.0 + headroom))
-    return [endpoint for endpoint in endpoints if endpoint.requests < most]
+    return [endpoint for endpoint in endpoints if endpoint.requests + endpoint.others < most]
 
 
 METRICS: dict[str, Callable[[Loaded], float]] = {
-    "active-requests": lambda e: e.requests,
+    "active-requests": lambda e: e.requests + e.others,
     "running-requests": lambda e: (e.measures.running or 0) if e.measures is not None else 0,
     "waiting-queue": lambda e: (e.measures.waiting or 0) if e.measures is not None else 0,
     "kv-cache-utilization": lambda e: (e.measures.kv_cache or 0) if e.measures is not None else 0,

@@ -126,7 +126,7 @@ class LoadAwareScorer(Parameters):
 
 
 class ActiveRequestScorer(Parameters):
-    """Fewest of our own requests in flight."""
+    """Fewest requests in flight."""
 
     idle_threshold: int = Field(0, ge=0)
     max_busy_score: float = Field(1.0, ge=0, le=1)
@@ -321,6 +321,14 @@ class PrefixStickyFilter(Parameters):
     def __call__(self) -> Plugin:
         """Make the plugin."""
         return Plugin(filter=filters.prefix_sticky_until_loaded)
+
+
+class PrefixHomeFilter(Parameters):
+    """Where several pickers share the servers: the same two at all of them. Our own."""
+
+    def __call__(self) -> Plugin:
+        """Make the plugin."""
+        return Plugin(filter=filters.homes_of_new_prompts)
 
 
 class PrefixCacheAffinityFilter(Parameters):

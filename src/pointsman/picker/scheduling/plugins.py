@@ -61,6 +61,7 @@ PARAMETERS: dict[str, type[Parameters] | type[LabelSelectorFilter]] = {
     "prefill-filter": types.PrefillFilter,
     "prefix-cache-affinity-filter": types.PrefixCacheAffinityFilter,
     "prefix-cache-scorer": types.PrefixCacheScorer,
+    "prefix-home-filter": types.PrefixHomeFilter,
     "prefix-sticky-filter": types.PrefixStickyFilter,
     "probabilistic-admitter": admission.ProbabilisticAdmitter,
     "queue-scorer": types.QueueScorer,

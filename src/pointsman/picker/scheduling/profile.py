@@ -179,6 +179,7 @@ DEFAULT = Profile(
         NamedFilter("served-model-filter", filters.serves_model),
         NamedFilter("lora-affinity-filter", filters.lora_sticky_until_saturated),
         NamedFilter("prefix-sticky-filter", filters.prefix_sticky_until_loaded),
+        NamedFilter("prefix-home-filter", filters.homes_of_new_prompts),
     ),
     scorers=(
         WeightedScorer("queue-scorer", scorers.queue, 2.0),

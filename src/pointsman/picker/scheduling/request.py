@@ -35,6 +35,9 @@ class Wanted:
     """Whether it is turned away while the pool is saturated."""
     objective: str = ""
     """The objective that its priority is from, if it is from one."""
+    new_block: int | None = None
+    """The hash of the prompt's first block that nobody is known to hold, the same at every picker;
+    None where most of the prompt is held."""
 
     def uncached_tokens(self, address: str) -> int:
         """What a server would have to read of the prompt."""

@@ -51,11 +51,11 @@ def active_request(
 ) -> Scores:
     """1 where `c <= idle_threshold`, else `(max - c) / max * max_busy_score`.
 
-    c: our own requests in flight, from the load book; max: the largest c among the candidates.
-    Never missing.
+    c: requests in flight, our own from the load book and those of other pickers as far as is known
+    (see `endpoints.company`); max: the largest c among the candidates. Never missing.
     """
-    counts = [endpoint.requests for endpoint in endpoints]
-    largest = max(counts, default=0)
+    counts = [endpoint.requests + endpoint.others for endpoint in endpoints]
+    largest = max(counts, default=0.0)
     if largest <= idle_threshold:
         return [1.0] * len(counts)
     scale = max_busy_score / largest
