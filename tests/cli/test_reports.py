@@ -11,8 +11,8 @@ from click.testing import Result
 
 from pointsman import __version__
 from pointsman.admin.providers import EndpointRow, Providers
-from pointsman.cli.label_query import LabelQuery, LabelQueryError
 from pointsman.cli.status import acknowledged
+from pointsman.resources.label_query import LabelQuery, LabelQueryError
 
 Run = Callable[..., Result]
 

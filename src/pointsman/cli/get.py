@@ -14,11 +14,11 @@ from pointsman.admin.client import AdminClient
 from pointsman.cli import tables
 from pointsman.cli.columns import Column, age, columns
 from pointsman.cli.connection import CommandError, ask, fail, instance_option, not_found
-from pointsman.cli.label_query import LabelQuery, LabelQueryError
 from pointsman.cli.output import Output, name_of
 from pointsman.cli.targets import Target, targets
 from pointsman.resources import kinds
 from pointsman.resources.base import DEFAULT_NAMESPACE
+from pointsman.resources.label_query import LabelQuery, LabelQueryError
 
 Item = dict[str, Any]
 

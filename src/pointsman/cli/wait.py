@@ -13,11 +13,11 @@ from pointsman.admin.client import AdminClient
 from pointsman.admin.summary import conditions_in
 from pointsman.cli.connection import ask, fail, instance_option, not_found
 from pointsman.cli.jsonpath import JSONPathError, Template, text_of
-from pointsman.cli.label_query import LabelQuery, LabelQueryError
 from pointsman.cli.output import name_of
 from pointsman.cli.targets import Target, targets
 from pointsman.resources.base import DEFAULT_NAMESPACE
 from pointsman.resources.durations import go_seconds
+from pointsman.resources.label_query import LabelQuery, LabelQueryError
 
 Item = dict[str, Any]
 Key = tuple[str, str, str, str]
