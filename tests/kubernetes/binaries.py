@@ -59,11 +59,11 @@ def missing() -> str:
     """One line that says what a cluster lacks on this machine; empty where it lacks nothing."""
     if sys.platform != "linux":
         return "a cluster for tests needs Linux"
+    if shutil.which("setpriv") is None:
+        return "no setpriv; a cluster for tests needs util-linux"
     place = folder()
     if place is None:
-        return (
-            "no Go; a cluster for tests is built with it: install Go 1.26, `make test-kubernetes`"
-        )
+        return "no Go; with Go 1.26 or newer `make test-kubernetes` builds a cluster for tests"
     absent = [name for name in PACKAGES if not (place / name).is_file()]
     if absent:
         return f"no {', '.join(absent)} in {place}; `make test-kubernetes` builds them"

@@ -25,6 +25,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,7 @@ from typing import IO, Any, Self
 from tests.e2e.instances import eventually
 from tests.kubernetes import binaries
 from tests.kubernetes.authority import ADMINS, Authority, signing_keys
+from tests.kubernetes.containers import entering
 from tests.kubernetes.network import API_ADDRESS, CLUSTER_DOMAIN, SERVICE_RANGE
 from tests.ports import free_port
 
@@ -43,10 +45,12 @@ CHECKOUT = HERE.parents[1]
 SHARED_CRDS = CHECKOUT.parent / "shared" / "crds"
 OWN_CRDS = HERE / "crds.yaml"
 NODE = "node"
+READY_FILE = "node.json"
 
 START_S = 60.0
 STOP_S = 20.0
 KUBECTL_S = 90.0
+COMMAND_S = 30.0
 SHOWN_LINES = 25
 PREFIX = "pm-cluster-"
 
@@ -256,6 +260,39 @@ class Cluster:
         token = self.kubectl("create", "token", service_account, "-n", namespace).strip()
         return self._write_kubeconfig(f"{namespace}.{service_account}", {"token": token}, namespace)
 
+    # --- What runs on the node ------------------------------------------------------------------
+
+    def inside(self, *command: str, fails: bool = False, timeout_s: float = COMMAND_S) -> str:
+        """What a command prints that this machine runs in the pods' network, like curl."""
+        about = json.loads((self.folder / READY_FILE).read_text())
+        return _output(
+            ("nsenter", f"--net=/proc/{about['pid']}/ns/net", *command), fails, timeout_s
+        )
+
+    def exec(
+        self,
+        pod: str,
+        *command: str,
+        namespace: str = "default",
+        container: str = "",
+        fails: bool = False,
+        timeout_s: float = COMMAND_S,
+    ) -> str:
+        """What a command prints that is run in a container (the first, if none is named)."""
+        if not container:
+            container = self.get("pod", pod, namespace)["spec"]["containers"][0]["name"]
+        entry = self.folder / "pods" / namespace / pod / f"{container}.json"
+        return _output(entering(json.loads(entry.read_text()), command), fails, timeout_s)
+
+    def balancer(self, service: str, namespace: str = "default") -> str:
+        """The address of a Service of type LoadBalancer, once it has one."""
+
+        def given() -> str:
+            status = self.get("service", service, namespace)["status"]
+            return next((i["ip"] for i in status["loadBalancer"].get("ingress", ())), "")
+
+        return eventually(given)
+
     # --- Custom resources -----------------------------------------------------------------------
 
     def install_crds(self) -> None:
@@ -305,8 +342,16 @@ class Cluster:
         self._start("kube-controller-manager", *flags)
 
     def start_node(self) -> None:
-        """From now on pods are run; see `tests.kubernetes.node`."""
-        raise NotImplementedError
+        """From now on pods are run; needs what `node_is_missing` tells of."""
+        about = self.folder / READY_FILE
+        flags = (f"--folder={self.folder}", f"--api-port={self.port}")
+        command = (sys.executable, "-m", "tests.kubernetes.node", *flags)
+        path = os.environ.get("PATH", "")
+        environment = {"PATH": path, "PYTHONPATH": str(CHECKOUT)}
+        part = Part(NODE, command, self.folder / "node.log", environment)
+        self._parts[NODE] = part
+        part.start()
+        part.await_ready(about.exists)
 
     def _start(self, name: str, *flags: str) -> Part:
         command = (str(self._program(name)), *flags)
@@ -421,6 +466,36 @@ class Cluster:
             return answer.status, json.loads(text) if is_json else text
         finally:
             connection.close()
+
+
+def node_is_missing() -> str:
+    """One line that says what a node lacks on this machine; empty where it lacks nothing."""
+    if os.geteuid() != 0:
+        return "pods of a cluster for tests need root"
+    tools = [name for name in ("ip", "nsenter", "setpriv") if shutil.which(name) is None]
+    if tools:
+        return f"no {', '.join(tools)}; pods need iproute2 and util-linux"
+    tried = subprocess.run(
+        ("unshare", "--net", "--mount", "ip", "link", "add", "pods", "type", "bridge"),
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+    )
+    return f"no namespaces for pods: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+def _output(command: Sequence[str], fails: bool, timeout_s: float) -> str:
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert (done.returncode != 0) == fails, (command, done.stdout, done.stderr)
+    return done.stdout + (done.stderr if fails else "")
 
 
 def _files(folder: Path, name: str) -> dict[str, str]:

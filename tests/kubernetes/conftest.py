@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kubernetes import binaries
-from tests.kubernetes.cluster import SHARED_CRDS, Cluster
+from tests.kubernetes.cluster import SHARED_CRDS, Cluster, node_is_missing
 
 TEST_S = 180
 """Of one test, the start of the cluster by the first one included."""
@@ -37,6 +37,14 @@ def control_plane() -> Iterator[Cluster]:
     absent(binaries.missing())
     with Cluster() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def cluster(control_plane: Cluster) -> Cluster:
+    """The cluster with a node that runs pods."""
+    absent(node_is_missing())
+    control_plane.start_node()
+    return control_plane
 
 
 @pytest.fixture(scope="session")
