@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-vllm lint format bench soak fuzz lock clean
+.PHONY: demo test test-vllm test-kubernetes lint format bench soak fuzz lock clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,12 @@ test: $(READY)
 test-vllm: $(READY)
 	python="$$($(BIN)/python -m tests.vllm.environment)" && \
 		POINTSMAN_VLLM="$$python" $(BIN)/python -m pytest tests/vllm --durations=8
+
+# The gateway in a cluster: etcd, API server and controllers of Kubernetes are real and built with Go
+# (some minutes, once), pods run in network namespaces of this machine. Needs Linux and root.
+test-kubernetes: $(READY)
+	$(BIN)/python -m tests.kubernetes.binaries
+	POINTSMAN_KUBERNETES=required $(BIN)/python -m pytest tests/kubernetes -n 2 --dist loadfile --durations=8
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -107,7 +107,10 @@ class Api:
             if answer.status >= 400:
                 raise ApiError(answer.status, await answer.text())
             async for line in answer.content:
-                event = json.loads(line)
+                try:
+                    event = json.loads(line)
+                except ValueError as error:
+                    raise aiohttp.ClientPayloadError("an event was cut off") from error
                 found = event["object"]
                 if event["type"] == "ERROR":
                     raise ApiError(int(found.get("code", 500)), found.get("message", ""))

@@ -2,8 +2,7 @@
 
 `apiserver/go.mod` names them and pins every module below them. They are kept outside the checkout,
 in a folder of the user's cache whose name is made from what they are built of, so another version
-is another folder. The first build takes minutes (docs/development.md has the figure); who finds the
-folder complete builds nothing.
+is another folder. The first build takes minutes; who finds the folder complete builds nothing.
 """
 
 from __future__ import annotations

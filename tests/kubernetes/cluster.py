@@ -87,8 +87,6 @@ class Part:
     command: Sequence[str]
     log: Path
     environment: Mapping[str, str] | None = None
-    files: tuple[int, ...] = ()
-    """Open files that the process inherits."""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -102,7 +100,6 @@ class Part:
                 stdout=log,
                 stderr=log,
                 env=self.environment,
-                pass_fds=self.files,
                 start_new_session=True,
             )
 
@@ -143,9 +140,9 @@ class Cluster:
     """Where the API server listens on 127.0.0.1; stays when it is started anew."""
 
     def __enter__(self) -> Self:
-        self._programs = binaries.build() if not binaries.missing() else None
-        if self._programs is None:
-            raise ClusterError(binaries.missing())
+        if missing := binaries.missing():
+            raise ClusterError(missing)
+        self._programs = binaries.folder()
         _sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._lock = _locked(self.folder)
@@ -343,6 +340,8 @@ class Cluster:
 
     def start_node(self) -> None:
         """From now on pods are run; needs what `node_is_missing` tells of."""
+        # Containers cannot write beside the sources, and each would compile them again.
+        _output((sys.executable, "-m", "compileall", "-q", str(CHECKOUT / "src")), False, START_S)
         about = self.folder / READY_FILE
         flags = (f"--folder={self.folder}", f"--api-port={self.port}")
         command = (sys.executable, "-m", "tests.kubernetes.node", *flags)

@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.kubernetes import probes
 from tests.kubernetes.api import UNREACHABLE, ApiError, Object
-from tests.kubernetes.container import Container, Mount
+from tests.kubernetes.container import Container
 from tests.kubernetes.environment import ConfigError, Objects, environment, expand
 from tests.kubernetes.images import ROOT, Image, image_for
 from tests.kubernetes.linux import CAPABILITIES
@@ -26,8 +26,6 @@ from tests.kubernetes.names import resolver
 from tests.kubernetes.volumes import Volumes
 
 CHECKOUT = Path(__file__).parents[2]
-CACHE = "/var/cache/python"
-"""Python that was compiled in one container need not be compiled in the next."""
 BACKOFF_S = (0.5, 10.0)
 """Before the first and at most before any later start of one that ended; a kubelet takes longer."""
 RETRY_S = 0.3
@@ -56,8 +54,6 @@ class Scene:
     volumes: Volumes
     folder: Path
     """For logs, and for who wants to enter a container."""
-    cache: Path
-    """Where containers keep compiled Python."""
     network: int
     hosts: str
     changed: Any
@@ -286,10 +282,8 @@ class Life:
             "PATH": path,
             "HOME": "/root" if user == ROOT else "/",
             "HOSTNAME": name,
-            "PYTHONPYCACHEPREFIX": CACHE,
         }
         kept = {str(CHECKOUT), sys.prefix, sys.base_prefix}
-        cache = Mount(str(self.scene.cache), CACHE)
         return Container(
             arguments=list(image.arguments),
             environment={**given, **variables},
@@ -300,7 +294,7 @@ class Life:
                 "/etc/hostname": f"{name}\n",
                 "/etc/resolv.conf": resolver(pod["metadata"]["namespace"]),
             },
-            mounts=[cache, *self.scene.volumes.mounts(self.spec, variables)],
+            mounts=self.scene.volumes.mounts(self.spec, variables),
             kept=sorted(kept),
             user=user,
             group=own.get("runAsGroup", user),

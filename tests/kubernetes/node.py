@@ -44,9 +44,6 @@ async def run(folder: Path, api_port: int, outside: Outside) -> None:
     """Be the node until this process ends."""
     network = Network()
     await network.set_up()
-    (folder / "python").mkdir(exist_ok=True)
-    # Containers of any user compile into it.
-    (folder / "python").chmod(0o1777)
     async with Api(f"https://127.0.0.1:{api_port}", folder, outside) as api:
         services = Services(api, outside, api_port)
         pods = Pods(api, network, services, NAME, folder)

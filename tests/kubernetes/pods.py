@@ -101,8 +101,7 @@ class Pods:
         # A pod of the same name may have been here before.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        cache = self._folder / "python"
-        life = Pod(found, self._api, self._network, self._references, folder, cache)
+        life = Pod(found, self._api, self._network, self._references, folder)
         self._lives[found["metadata"]["uid"]] = life
 
         async def live() -> None:
@@ -156,7 +155,6 @@ class Pod:
         network: Network,
         references: References,
         folder: Path,
-        cache: Path,
     ) -> None:
         self.found = found
         self.uid: str = found["metadata"]["uid"]
@@ -166,7 +164,6 @@ class Pod:
         self._network = network
         self._references = references
         self._folder = folder
-        self._cache = cache
         self._volumes = Volumes(folder / "volumes", api, references)
         self._place: PodNetwork | None = None
         self._waits_for = "ContainerCreating"
@@ -349,7 +346,6 @@ class Pod:
             objects=self._references,
             volumes=self._volumes,
             folder=self._folder,
-            cache=self._cache,
             network=self._place.namespace,
             hosts=self._hosts(name, self._place.ip),
             changed=self._changed.set,
