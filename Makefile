@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-vllm test-kubernetes lint format bench soak fuzz lock clean
+.PHONY: demo test test-vllm test-kubernetes lint format bench soak fuzz lock clean \
+	test-charts manifests
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +30,15 @@ test-vllm: $(READY)
 test-kubernetes: $(READY)
 	$(BIN)/python -m tests.kubernetes.binaries
 	POINTSMAN_KUBERNETES=required $(BIN)/python -m pytest tests/kubernetes -n 2 --dist loadfile --durations=8
+
+# The charts, rendered by the real helm, which is built with Go where it is not there yet.
+test-charts: $(READY)
+	$(BIN)/python -m tests.charts.program
+	POINTSMAN_HELM=required $(BIN)/python -m pytest tests/charts
+
+# Writes deploy/ as the charts render it.
+manifests: $(READY)
+	$(BIN)/python -m tests.charts.manifests
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
