@@ -20,6 +20,7 @@ ROOMS = (
     "store",
     "telemetry",
     "certificates",
+    "background",
     "sources",
     "gateway",
     "wire",

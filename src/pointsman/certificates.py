@@ -1,4 +1,4 @@
-"""Self-signed certificates, and the TLS contexts of servers.
+"""Certificates that sign themselves, authorities that sign others, and TLS contexts of servers.
 
 A picker that nobody gave a certificate makes one at its start, as the reference picker does; the
 gateway does not verify it. The key is on the curve P-256: its handshake costs a server a small part
@@ -10,10 +10,13 @@ from __future__ import annotations
 import ipaddress
 import ssl
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -33,40 +36,179 @@ def self_signed(
     common_name: str, hosts: tuple[str, ...] = (), *, now: datetime | None = None
 ) -> tuple[bytes, bytes]:
     """A certificate and its key in PEM, valid for these host names and addresses."""
-    now = now if now is not None else datetime.now(UTC)
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name(
+    name = _name(common_name)
+    builder = _certificate(name, name, key, VALIDITY, now).add_extension(
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+    )
+    if hosts:
+        builder = builder.add_extension(_alternatives(hosts), critical=False)
+    return _pem(builder.sign(key, hashes.SHA256())), _key_pem(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Who signs certificates: its own certificate and its key, in PEM."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def create(
+        cls, common_name: str, validity: timedelta, *, now: datetime | None = None
+    ) -> Authority:
+        """A new one, which signs nothing but certificates of servers and clients."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(common_name)
+        usage = x509.KeyUsage(
+            digital_signature=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=True,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        signed = (
+            _certificate(name, name, key, validity, now, is_authority=True)
+            .add_extension(usage, critical=True)
+            .add_extension(_key_id(key), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(_pem(signed), _key_pem(key))
+
+    def issue(
+        self,
+        common_name: str,
+        hosts: Sequence[str],
+        validity: timedelta,
+        *,
+        now: datetime | None = None,
+    ) -> tuple[bytes, bytes]:
+        """A certificate and its key in PEM, for a server or a client.
+
+        `hosts` are host names, addresses and URIs, of which the certificate says that they are
+        its owner's.
+
+        Raises:
+            ValueError: this is no certificate and key of an authority.
+        """
+        signer = serialization.load_pem_private_key(self.key, None)
+        if not isinstance(signer, ec.EllipticCurvePrivateKey):
+            raise ValueError("the authority's key is not on an elliptic curve")
+        issuer = x509.load_pem_x509_certificate(self.certificate)
+        key = ec.generate_private_key(ec.SECP256R1())
+        uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        signed = (
+            _certificate(_name(common_name), issuer.subject, key, validity, now)
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+            .add_extension(_alternatives(hosts), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
+                critical=False,
+            )
+            .sign(signer, hashes.SHA256())
+        )
+        return _pem(signed), _key_pem(key)
+
+    def has_issued(self, certificate: bytes) -> bool:
+        """Whether a certificate is one of this authority's; not where it is none at all."""
+        try:
+            own = x509.load_pem_x509_certificate(self.certificate)
+            x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(own)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
+
+def due(certificate: bytes) -> datetime:
+    """When a certificate should be followed by another: after two thirds of its life.
+
+    Raises:
+        ValueError: this is no certificate.
+    """
+    found = x509.load_pem_x509_certificate(certificate)
+    began, ends = found.not_valid_before_utc, found.not_valid_after_utc
+    return began + (ends - began) * 2 / 3
+
+
+def expires(certificate: bytes) -> datetime:
+    """When a certificate ends.
+
+    Raises:
+        ValueError: this is no certificate.
+    """
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+
+
+def each(bundle: bytes) -> list[bytes]:
+    """The certificates that stand in one text, in PEM; what is none of them ends the list."""
+    try:
+        return [_pem(found) for found in x509.load_pem_x509_certificates(bundle)]
+    except ValueError:
+        return []
+
+
+def _certificate(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    validity: timedelta,
+    now: datetime | None,
+    *,
+    is_authority: bool = False,
+) -> x509.CertificateBuilder:
+    now = now if now is not None else datetime.now(UTC)
+    path_length = 0 if is_authority else None
+    # Clocks differ; what lives shortly is not dated back far, or it would be old when it is made.
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - min(timedelta(hours=1), validity / 4))
+        .not_valid_after(now + validity)
+        .add_extension(
+            x509.BasicConstraints(ca=is_authority, path_length=path_length), critical=True
+        )
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, ORGANIZATION),
             x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]),
         ]
     )
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + VALIDITY)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+
+
+def _key_id(key: ec.EllipticCurvePrivateKey) -> x509.SubjectKeyIdentifier:
+    return x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
-    if hosts:
-        names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
-        builder = builder.add_extension(names, critical=False)
-    certificate = builder.sign(key, hashes.SHA256())
-    return (
-        certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )
+
+
+def _alternatives(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([_general_name(host) for host in hosts])
 
 
 def _general_name(host: str) -> x509.GeneralName:
+    if "://" in host:
+        return x509.UniformResourceIdentifier(host)
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

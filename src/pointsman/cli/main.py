@@ -21,6 +21,8 @@ _COMMANDS = {
     "wait": ("pointsman.cli.wait", "wait"),
     "logs": ("pointsman.cli.logs", "logs"),
     "api-resources": ("pointsman.cli.api_resources", "api_resources"),
+    "controller": ("pointsman.cli.controller", "controller"),
+    "proxy": ("pointsman.cli.proxy", "proxy"),
     "picker": ("pointsman.cli.picker", "picker"),
     "modelserver": ("pointsman.cli.modelserver", "modelserver"),
     "lora-syncer": ("pointsman.cli.lora_syncer", "lora_syncer"),

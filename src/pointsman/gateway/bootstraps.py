@@ -102,8 +102,11 @@ def _with_ours(wanted: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, A
         for item in resources.get("clusters", [])
         if not (isinstance(item, Mapping) and item.get("name") in FOREIGN_CLUSTERS)
     ]
-    ours = own["static_resources"]["clusters"]
-    result["static_resources"] = {**resources, "clusters": [*clusters, *ours]}
+    ours = own["static_resources"]
+    result["static_resources"] = {**resources, "clusters": [*clusters, *ours["clusters"]]}
+    if "listeners" in ours:
+        taken = [*resources.get("listeners", []), *ours["listeners"]]
+        result["static_resources"]["listeners"] = taken
     layers = _mapping(result.get("layered_runtime")).get("layers", [])
     static = [item for item in layers if isinstance(item, Mapping) and "rtds_layer" not in item]
     result["layered_runtime"] = {"layers": [*own["layered_runtime"]["layers"], *static]}

@@ -74,6 +74,7 @@ POOL_NO_REFS = "The pool refers to nothing"
 POOL_PICKER_PROVIDED = (
     "Service {name} is not defined; Pointsman provides the endpoint picker on this machine"
 )
+POOL_PICKER_MADE = "Pointsman provides the endpoint picker: Deployment and Service {name}"
 MODEL_ACCEPTED = "The model is served by the pool"
 POOL_MEMBER_ACCEPTED = "The pool takes it into account"
 

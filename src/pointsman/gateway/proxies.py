@@ -1,8 +1,9 @@
 """EnvoyProxies: which of them counts for a Gateway, and what of it is served.
 
-A Gateway's own (`infrastructure.parametersRef`) goes before that of its class. On one machine one
-Envoy serves all Gateways. How it is run, it is told once, when it starts: by the EnvoyProxy of the
-oldest Gateway that has one. How a listener's filters stand is told for each Gateway.
+A Gateway's own (`infrastructure.parametersRef`) goes before that of its class. In a cluster each
+Gateway has Envoys of its own, which are run as its EnvoyProxy says. On one machine one Envoy serves
+all Gateways. How it is run, it is told once, when it starts: by the EnvoyProxy of the oldest
+Gateway that has one. How a listener's filters stand is told for each Gateway.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class ProcessSettings:
     log_level: str | None = None
     component_levels: Mapping[str, str] = field(default_factory=dict)
     drain_timeout_s: float | None = None
+    min_drain_s: float | None = None
     bootstrap: ProxyBootstrap | None = None
 
 
@@ -79,9 +81,8 @@ def proxies(store: Store, gateways: Sequence[ServedGateway]) -> Proxies:
     return Proxies(found)
 
 
-def process_settings(found: Proxies) -> ProcessSettings:
-    """How the Envoy of this machine is run."""
-    proxy = found.leading
+def process_settings(proxy: EnvoyProxy | None) -> ProcessSettings:
+    """How an Envoy is run."""
     if proxy is None:
         return ProcessSettings()
     spec = proxy.spec
@@ -89,6 +90,7 @@ def process_settings(found: Proxies) -> ProcessSettings:
         component: LEVELS.get(level, level) for component, level in spec.logging.level.items()
     }
     drain = spec.shutdown.drain_timeout if spec.shutdown is not None else None
+    min_drain = spec.shutdown.min_drain_duration if spec.shutdown is not None else None
     return ProcessSettings(
         source=proxy.ref,
         concurrency=spec.concurrency or None,
@@ -97,6 +99,7 @@ def process_settings(found: Proxies) -> ProcessSettings:
             name: level for name, level in levels.items() if name not in NO_COMPONENT
         },
         drain_timeout_s=go_seconds(drain) if drain is not None else None,
+        min_drain_s=go_seconds(min_drain) if min_drain is not None else None,
         bootstrap=spec.bootstrap,
     )
 
@@ -135,8 +138,10 @@ def _log(wanted: AccessLogFormat | None, path: str) -> AccessLog:
     return AccessLog(path, fields=JSON_ON_STDOUT.fields)
 
 
-def proxy_conditions(proxy: EnvoyProxy, found: Proxies) -> list[dict[str, Any]]:
-    """What is so about an EnvoyProxy that some Gateway has."""
+def proxy_conditions(
+    proxy: EnvoyProxy, found: Proxies, *, is_alone: bool = True
+) -> list[dict[str, Any]]:
+    """What is so about an EnvoyProxy that some Gateway has; `is_alone`: on one machine."""
     bootstrap = proxy.spec.bootstrap
     wrong = bootstraps.problem(bootstrap) if bootstrap is not None else None
     if wrong is not None:
@@ -145,12 +150,12 @@ def proxy_conditions(proxy: EnvoyProxy, found: Proxies) -> list[dict[str, Any]]:
     told = [alias(name) for name in AT_START if name in proxy.spec.model_fields_set]
     warnings = []
     leading = found.leading
-    if told and leading is not None and leading.ref != proxy.ref:
+    if is_alone and told and leading is not None and leading.ref != proxy.ref:
         path = f"{leading.metadata.namespace}/{leading.metadata.name}"
         warnings.append(f"One Envoy serves all Gateways here, and EnvoyProxy {path} says how")
-    elif told:
+    elif is_alone and told:
         warnings.append(f"Read when Envoy starts, and not again: {', '.join(told)}")
-    ignored = _ignored(proxy.spec)
+    ignored = _ignored(proxy.spec, is_alone)
     if ignored:
         warnings.append(f"Fields that have no effect: {', '.join(ignored)}")
     if warnings:
@@ -166,12 +171,14 @@ def alias(name: str) -> str:
     return ProxySpec.model_fields[name].alias or name
 
 
-def _ignored(spec: ProxySpec) -> list[str]:
+def _ignored(spec: ProxySpec, is_alone: bool) -> list[str]:
     result = [alias(name) for name in IGNORED if getattr(spec, name)]
-    if spec.provider is not None and spec.provider.kubernetes:
-        result.append("provider.kubernetes")
-    if spec.merge_gateways is False:
-        result.append("mergeGateways: false")
+    kubernetes = spec.provider.kubernetes if spec.provider is not None else None
+    if kubernetes is not None:
+        result += ["provider.kubernetes"] if is_alone else kubernetes.ignored()
+    # On one machine all Gateways share an Envoy, in a cluster none do.
+    if spec.merge_gateways is not None and spec.merge_gateways != is_alone:
+        result.append(f"mergeGateways: {str(spec.merge_gateways).lower()}")
     telemetry = spec.telemetry
     if telemetry is not None:
         given: dict[str, object] = {
@@ -188,7 +195,7 @@ def _ignored(spec: ProxySpec) -> list[str]:
             result.append("telemetry.accessLog.settings.type")
         if any(sink.file is None for item in settings for sink in item.sinks):
             result.append("telemetry.accessLog.settings.sinks of another type than File")
-    if spec.shutdown is not None and spec.shutdown.min_drain_duration is not None:
+    if is_alone and spec.shutdown is not None and spec.shutdown.min_drain_duration is not None:
         result.append("shutdown.minDrainDuration")
     return result
 

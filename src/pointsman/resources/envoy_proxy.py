@@ -9,6 +9,7 @@ from pydantic import Field
 
 from pointsman.resources.base import Kind, Model, Resource
 from pointsman.resources.envoy_gateway import GROUP
+from pointsman.resources.envoy_infrastructure import KubernetesProvider
 from pointsman.resources.fields import Broken, Flag, GoDuration, set_for_type
 
 LogLevel = Literal["trace", "debug", "info", "warn", "error"]
@@ -31,7 +32,7 @@ class ProxyProvider(Model):
     """What an Envoy is made of; in a cluster, a Deployment and a Service."""
 
     type: Literal["Kubernetes", "Host"]
-    kubernetes: dict[str, Any] | None = None
+    kubernetes: KubernetesProvider | None = None
     host: dict[str, Any] | None = None
 
 

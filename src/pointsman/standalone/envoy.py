@@ -1,4 +1,4 @@
-"""The Envoy of one machine: started from the wheel, asked over its admin socket, then drained."""
+"""An Envoy as a process: started from the wheel, asked over its admin socket, then drained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pointsman.gateway.bootstraps import BootstrapError, customized
 from pointsman.resources.envoy_proxy import ProxyBootstrap
 from pointsman.standalone.processes import Command, Output, Process
 from pointsman.xds.binary import envoy_path
-from pointsman.xds.bootstrap import bootstrap
 from pointsman.xds.dry_run import DryRunError, check_bootstrap
 
 ADMIN_TIMEOUT_S = 2.0
@@ -34,24 +33,23 @@ class EnvoySettings:
     """How Envoy is run."""
 
     folder: Path
-    """Where its bootstrap and admin socket go."""
-    xds_socket: Path
+    """Where its admin socket is, and what it writes."""
+    bootstrap: Path
+    """The file that it starts with; it names `admin_socket`."""
+    admin_socket: Path
+    node_id: str | None = None
+    """Who it is, where the bootstrap does not say."""
     concurrency: int | None = None
     """Worker threads; None means one for each core."""
     log_level: str = "warning"
     component_levels: Mapping[str, str] = field(default_factory=dict)
     """The levels of single components of Envoy's."""
-    bootstrap: ProxyBootstrap | None = None
-    """What a user changes of its bootstrap."""
+    min_drain_s: float = 0.0
+    """How long it still takes requests at its end, while everybody learns that it goes."""
     drain_timeout_s: float = 10.0
+    """How long answers that stream may go on after the listeners have closed."""
     logs_to_stdout: bool = False
     """Its listeners have access logs on standard output, which is ours then."""
-    """How long answers that stream may go on after the listeners have closed."""
-
-    @property
-    def admin_socket(self) -> Path:
-        """Envoy's own admin."""
-        return self.folder / "envoy-admin.sock"
 
     @property
     def base_id_file(self) -> Path:
@@ -59,44 +57,57 @@ class EnvoySettings:
         return self.folder / "envoy-base-id"
 
 
+async def write_bootstrap(
+    path: Path,
+    own: Mapping[str, Any],
+    wanted: ProxyBootstrap | None,
+    on_problem: Callable[[str], None],
+) -> None:
+    """Write a bootstrap as a user wants it, or ours where Envoy would not start with that.
+
+    `on_problem` is told why a user's is not used.
+    """
+    result: Mapping[str, Any] = own
+    if wanted is not None:
+        try:
+            changed = customized(own, wanted)
+            await check_bootstrap(changed)
+        except (BootstrapError, DryRunError) as error:
+            on_problem(str(error))
+        else:
+            result = changed
+    await asyncio.to_thread(path.write_text, json.dumps(result, indent=2))
+
+
 class Envoy:
     """One Envoy that is kept running."""
 
-    def __init__(
-        self, settings: EnvoySettings, output: Output, on_problem: Callable[[str], None]
-    ) -> None:
-        """`on_problem` is told why a user's bootstrap is not used."""
+    def __init__(self, settings: EnvoySettings, output: Output) -> None:
         self._settings = settings
-        self._on_problem = on_problem
         self.process = Process(_command(settings), output, self._clean_up)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Envoy]:
         """Envoy runs inside this context; at its end it drains first."""
-        path = self._settings.folder / "envoy.json"
-        path.write_text(json.dumps(await self._bootstrap(), indent=2))
         try:
             async with self.process.running():
                 try:
                     yield self
                 finally:
+                    await self._say_goodbye()
                     await self._drain()
         finally:
             self._clean_up()
 
-    async def _bootstrap(self) -> dict[str, Any]:
-        """The bootstrap as the user wants it, or ours where Envoy would not start with that."""
-        settings = self._settings
-        own = bootstrap(f"pointsman~{os.getpid()}", settings.xds_socket, settings.admin_socket)
-        if settings.bootstrap is None:
-            return own
-        try:
-            wanted = customized(own, settings.bootstrap)
-            await check_bootstrap(wanted)
-        except (BootstrapError, DryRunError) as error:
-            self._on_problem(str(error))
-            return own
-        return wanted
+    async def _say_goodbye(self) -> None:
+        """Tell clients and whoever asks for its health that it goes, and serve for a while yet.
+
+        A connection is closed by its next answer then, and no request meets a closed one.
+        """
+        if self._settings.min_drain_s > 0 and self.process.is_running:
+            with suppress(aiohttp.ClientError, OSError, TimeoutError):
+                await self._ask("POST", "/healthcheck/fail")
+            await asyncio.sleep(self._settings.min_drain_s)
 
     def _clean_up(self) -> None:
         if not self.process.is_running:
@@ -152,7 +163,8 @@ def _command(settings: EnvoySettings) -> Command:
     components = ",".join(f"{name}:{level}" for name, level in settings.component_levels.items())
     argv = (
         str(envoy_path()),
-        *("-c", str(settings.folder / "envoy.json")),
+        *("-c", str(settings.bootstrap)),
+        *(("--service-node", settings.node_id) if settings.node_id is not None else ()),
         # Not --disable-hot-restart: with it goes the signal that ends Envoy with its parent.
         "--use-dynamic-base-id",
         *("--base-id-path", str(settings.base_id_file)),

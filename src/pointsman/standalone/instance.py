@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,20 @@ from pointsman import __version__
 from pointsman.admin import server as admin_server
 from pointsman.admin.instances import SOCKET_NAME, instance_folder
 from pointsman.admin.providers import EndpointRow, ListenerRow, ProblemRow, Providers, XdsRow
+from pointsman.background import Background
 from pointsman.certificates import system_authorities
 from pointsman.gateway import configuration, names, snapshot
 from pointsman.gateway.conditions import with_times
 from pointsman.gateway.listeners.access_logs import STDOUT, AccessLog
 from pointsman.gateway.listeners.classes import served_gateways
 from pointsman.gateway.options import Options
-from pointsman.gateway.proxies import access_logs_of, process_settings, proxies
+from pointsman.gateway.proxies import (
+    ProcessSettings,
+    Proxies,
+    access_logs_of,
+    process_settings,
+    proxies,
+)
 from pointsman.gateway.snapshot import Key
 from pointsman.resources.base import Ref
 from pointsman.resources.envoy_proxy import EnvoyProxy
@@ -37,7 +45,7 @@ from pointsman.sources.clock import now_text
 from pointsman.sources.files import FileSource
 from pointsman.standalone import pickers
 from pointsman.standalone.addresses import claimed_addresses
-from pointsman.standalone.envoy import Envoy, EnvoySettings
+from pointsman.standalone.envoy import Envoy, EnvoySettings, write_bootstrap
 from pointsman.standalone.external import External, ExternalServers
 from pointsman.standalone.launchers import Launcher
 from pointsman.standalone.outputs import Outputs
@@ -45,6 +53,7 @@ from pointsman.standalone.provided import ProvidedServices
 from pointsman.standalone.workloads import Workloads
 from pointsman.store import Store
 from pointsman.xds.binary import envoy_version
+from pointsman.xds.bootstrap import bootstrap
 from pointsman.xds.controller import Controller
 from pointsman.xds.publisher import Publisher
 
@@ -114,7 +123,7 @@ class Instance:
             folder, self.admin_socket, self.outputs, lambda: self.controller.translation
         )
         self.envoy: Envoy | None = None
-        self._failure: asyncio.Future[None] | None = None
+        self._background: Background | None = None
         self._was_ready = False
         self._problems: list[Problem] = []
         """What was found out beside the files."""
@@ -142,7 +151,7 @@ class Instance:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Instance]:
         """The instance lives inside this context; nothing of it is left afterwards."""
-        self._failure = asyncio.get_running_loop().create_future()
+        background = self._background = Background()
         async with AsyncExitStack() as stack:
             addresses = stack.enter_context(
                 claimed_addresses(shared=self.settings.shared_addresses)
@@ -154,10 +163,10 @@ class Instance:
             )
             xds_socket = self.folder / "xds.sock"
             await stack.enter_async_context(self.controller.discovery.listening(xds_socket))
-            await self._keep(stack, self.source.follow(), "files")
-            await self._keep(stack, self.external.run(), "external servers")
-            await self._keep(stack, self.controller.run(), "control plane")
-            await self._keep(stack, ProvidedServices(self.store).run(), "provided pickers")
+            await background.keep(stack, self.source.follow(), "files")
+            await background.keep(stack, self.external.run(), "external servers")
+            await background.keep(stack, self.controller.run(), "control plane")
+            await background.keep(stack, ProvidedServices(self.store).run(), "provided pickers")
             self.workloads = Workloads(
                 self.store,
                 addresses,
@@ -167,11 +176,13 @@ class Instance:
                 self._set_status,
                 Launcher(prefers_real=self.settings.runs_real_commands),
             )
-            await self._keep(stack, self.workloads.run(), "workloads")
-            await self._keep(stack, self.picker.run(self.store), "picker")
-            self.envoy = Envoy(
-                self._envoy_settings(xds_socket), self.outputs.of("envoy"), self._on_bootstrap
-            )
+            await background.keep(stack, self.workloads.run(), "workloads")
+            await background.keep(stack, self.picker.run(self.store), "picker")
+            wanted = self._process_settings()
+            envoy = self._envoy_settings(wanted)
+            own = bootstrap(f"pointsman~{os.getpid()}", xds_socket, envoy.admin_socket)
+            await write_bootstrap(envoy.bootstrap, own, wanted.bootstrap, self._on_bootstrap)
+            self.envoy = Envoy(envoy, self.outputs.of("envoy"))
             await stack.enter_async_context(self.envoy.running())
             yield self
 
@@ -187,24 +198,29 @@ class Instance:
 
     async def failed(self) -> None:
         """Returns never, unless a part of the instance breaks: then raises why."""
-        if self._failure is not None:
-            await self._failure
+        if self._background is not None:
+            await self._background.failed()
 
-    def _envoy_settings(self, xds_socket: Path) -> EnvoySettings:
-        """What the command line says of Envoy, and for what it leaves the leading EnvoyProxy."""
-        given = self.settings
+    def _proxies(self) -> Proxies:
         config = configuration.read(self.store).gateway
-        found = proxies(self.store, served_gateways(self.store, config, self.options))
-        wanted = process_settings(found)
+        return proxies(self.store, served_gateways(self.store, config, self.options))
+
+    def _process_settings(self) -> ProcessSettings:
+        """What the leading EnvoyProxy says of Envoy."""
+        return process_settings(self._proxies().leading)
+
+    def _envoy_settings(self, wanted: ProcessSettings) -> EnvoySettings:
+        """What the command line says of Envoy, and for what it leaves `wanted`."""
+        given = self.settings
         drain_s = wanted.drain_timeout_s if given.drain_timeout_s is None else given.drain_timeout_s
-        logs = [log for item in found.all for log in access_logs_of(item.spec, ())]
+        logs = [log for item in self._proxies().all for log in access_logs_of(item.spec, ())]
         return EnvoySettings(
             self.folder,
-            xds_socket,
+            bootstrap=self.folder / "envoy.json",
+            admin_socket=self.folder / "envoy-admin.sock",
             concurrency=given.concurrency or wanted.concurrency,
             log_level=given.envoy_log_level or wanted.log_level or DEFAULT_LOG_LEVEL,
             component_levels=wanted.component_levels,
-            bootstrap=wanted.bootstrap,
             drain_timeout_s=DEFAULT_DRAIN_S if drain_s is None else drain_s,
             logs_to_stdout=any(log.path == STDOUT for log in (*self.options.access_logs, *logs)),
         )
@@ -216,11 +232,6 @@ class Instance:
         text = f"{message}; Envoy runs with the bootstrap of Pointsman"
         self._problems.append(Problem("error", subject, 0, "spec.bootstrap", text, subject))
         log.error("%s: %s", subject, text)
-
-    async def _keep(
-        self, stack: AsyncExitStack, part: Coroutine[Any, Any, None], name: str
-    ) -> None:
-        await stack.enter_async_context(_background(part, name, self._failure))
 
     def _set_status(self, ref: Ref, status: dict[str, Any]) -> None:
         """Statuses of what runs here; the store is their only home."""
@@ -311,27 +322,6 @@ async def start(settings: InstanceSettings) -> AsyncIterator[Instance]:
     with instance_folder(settings.name) as folder:
         async with Instance(settings, folder).running() as instance:
             yield instance
-
-
-@asynccontextmanager
-async def _background(
-    part: Coroutine[Any, Any, None], name: str, failure: asyncio.Future[None] | None
-) -> AsyncIterator[None]:
-    """Run `part` beside the context, and end it with the context."""
-
-    def on_end(task: asyncio.Task[None]) -> None:
-        if failure is not None and not failure.done() and not task.cancelled():
-            reason = task.exception() or RuntimeError(f"{name} ended by itself")
-            failure.set_exception(reason)
-
-    task = asyncio.create_task(part, name=name)
-    task.add_done_callback(on_end)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 def _echo(name: str, line: str) -> None:

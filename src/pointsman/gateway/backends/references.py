@@ -161,6 +161,11 @@ class Resolver:
         )
         return self if is_same else Resolver(self.store, config, options, self)
 
+    @property
+    def referred(self) -> frozenset[Ref]:
+        """Everything that a reference names."""
+        return frozenset(ref for ref, _, _ in self.found)
+
     def _versions(self) -> tuple[int, ...]:
         trusts = bool(self.store.list(BackendTLSPolicy)) or any(
             item.spec.tls is not None for item in self.store.list(Backend)

@@ -14,10 +14,13 @@ from pointsman.store import Store
 
 
 def backend_statuses(store: Store, translation: Translation, options: Options) -> dict[Ref, Status]:
-    """Every Backend."""
+    """Every Backend; in a cluster those that something of ours refers to."""
     policies = translation.resolver.tls_policies
+    referred = translation.resolver.referred
     result = {}
     for backend in store.list(Backend):
+        if not options.is_alone and backend.ref not in referred:
+            continue
         problem = backend_problem(backend, translation.config.gateway, options)
         has_policy = policies.of(backend.ref) is not None
         if problem is None and not has_policy:

@@ -100,7 +100,10 @@ class Refusals:
 def ancestors(
     gateways: Iterable[Ref], translation: Translation, found: Sequence[Mapping[str, Any]]
 ) -> Status:
-    """A policy's status: the same conditions for each Gateway that it reaches."""
+    """A policy's status: the same conditions for each Gateway that it reaches.
+
+    In a cluster Gateways that are not ours are other controllers' to speak of.
+    """
     controllers = {item.gateway.ref: item.controller_name for item in translation.gateways}
     default = translation.config.gateway.gateway.controller_name
     return {
@@ -116,6 +119,7 @@ def ancestors(
                 "conditions": list(found),
             }
             for ref in sorted(gateways)
+            if translation.scene.options.is_alone or ref in controllers
         ]
     }
 

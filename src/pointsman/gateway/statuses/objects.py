@@ -44,6 +44,6 @@ def statuses(
     result.update(backend_tls.tls_policy_statuses(translation, refusals))
     result.update(policies.patch_policy_statuses(store, translation, refusals))
     result.update(pools.pool_statuses(store, translation, memory))
-    result.update(pools.model_statuses(store))
-    result.update(pools.member_statuses(store))
+    result.update(pools.model_statuses(store, translation))
+    result.update(pools.member_statuses(store, translation))
     return result

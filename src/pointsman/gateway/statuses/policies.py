@@ -93,7 +93,9 @@ def proxy_statuses(translation: Translation, refusals: Refusals) -> dict[Ref, St
         gateways.setdefault(proxy.ref, []).append(gateway)
     result = {}
     for proxy in found.all:
-        told = [*proxy_conditions(proxy, found), *refusals.conditions(proxy)]
+        is_alone = translation.scene.options.is_alone
+        own = proxy_conditions(proxy, found, is_alone=is_alone)
+        told = [*own, *refusals.conditions(proxy)]
         result[proxy.ref] = ancestors(gateways[proxy.ref], translation, told)
     return result
 

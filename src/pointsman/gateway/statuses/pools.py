@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from pointsman.gateway import conditions
+from pointsman.gateway import conditions, names
 from pointsman.gateway.backends.references import Destination, Unresolved
 from pointsman.gateway.statuses.facts import Memory, Status
 from pointsman.gateway.translate import ServedPool, Translation
@@ -84,22 +84,29 @@ def _pool_conditions(pool: Resource, found: Destination) -> list[Mapping[str, An
         return [accepted, conditions.refs_unresolved(pool, picker.reason, picker.message)]
     reference = found.pool.spec.endpoint_picker_ref if found.pool is not None else None
     message = conditions.POOL_PICKER_RESOLVED if picker is not None else conditions.POOL_NO_REFS
-    if picker is not None and picker.is_provided and reference is not None:
+    if picker is not None and picker.is_marked and picker.is_provided:
+        message = conditions.POOL_PICKER_MADE.format(
+            name=f"{pool.metadata.namespace}/{names.provided_picker(pool.metadata.name)}"
+        )
+    elif picker is not None and picker.is_provided and reference is not None:
         message = conditions.POOL_PICKER_PROVIDED.format(
             name=f"{pool.metadata.namespace}/{reference.name}"
         )
     return [accepted, conditions.refs_resolved(pool, message)]
 
 
-def model_statuses(store: Store) -> dict[Ref, Status]:
-    """Every InferenceModel."""
+def model_statuses(store: Store, translation: Translation) -> dict[Ref, Status]:
+    """Every InferenceModel; in a cluster those of the pools that we serve."""
     models = store.list(InferenceModel)
     owners = winners(models)
     known = pools(store)
+    ours = _of_ours(translation)
     result = {}
     for model in models:
         pool_ref = model.spec.pool_ref
         namespace = model.metadata.namespace
+        if not ours(namespace, pool_ref.name):
+            continue
         owner = owners.get((namespace, pool_ref.name, model.spec.model_name))
         if (namespace, pool_ref.name) not in known:
             message = f"{pool_ref.kind} {namespace}/{pool_ref.name} not found"
@@ -113,9 +120,10 @@ def model_statuses(store: Store) -> dict[Ref, Status]:
     return result
 
 
-def member_statuses(store: Store) -> dict[Ref, Status]:
-    """Every InferenceObjective and InferenceModelRewrite."""
+def member_statuses(store: Store, translation: Translation) -> dict[Ref, Status]:
+    """Every InferenceObjective and InferenceModelRewrite; in a cluster those of our pools."""
     known = pools(store)
+    ours = _of_ours(translation)
     items: tuple[PoolMember, ...] = (
         *store.list(InferenceObjective),
         *store.list(ExperimentalInferenceObjective),
@@ -125,6 +133,8 @@ def member_statuses(store: Store) -> dict[Ref, Status]:
     result = {}
     for item in items:
         namespace, pool = item.metadata.namespace, item.spec.pool_ref.name
+        if not ours(namespace, pool):
+            continue
         if (namespace, pool) in known:
             found = conditions.accepted(item, conditions.POOL_MEMBER_ACCEPTED)
         else:
@@ -132,3 +142,11 @@ def member_statuses(store: Store) -> dict[Ref, Status]:
             found = conditions.condition(item, "Accepted", conditions.UNKNOWN, "Pending", message)
         result[item.ref] = {"conditions": [found]}
     return result
+
+
+def _of_ours(translation: Translation) -> Callable[[str, str], bool]:
+    """Whether what is said of a pool is ours to say: other controllers serve other pools."""
+    if translation.scene.options.is_alone:
+        return lambda namespace, name: True
+    served = {(ref.namespace, ref.name) for ref in translation.pools}
+    return lambda namespace, name: (namespace, name) in served

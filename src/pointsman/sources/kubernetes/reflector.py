@@ -89,6 +89,8 @@ class Reflector:
         self._complaint = ""
         self.settled = asyncio.Event()
         """All that exists has been told, or cannot be had."""
+        self.has_listed = False
+        """All that exists has been told."""
 
     @property
     def complaint(self) -> str:
@@ -115,6 +117,7 @@ class Reflector:
         self._receiver.replace(interest, self._version, items)
         self._seen = seen
         self._well()
+        self.has_listed = True
         self.settled.set()
 
     async def _watch(self) -> None:

@@ -69,6 +69,10 @@ class KubernetesSource:
         """Whether everything that existed has been seen once."""
         return self._synced.is_set()
 
+    def version(self, cls: type[Resource]) -> str | None:
+        """In which version that kind is served; None where it is not, or not known yet."""
+        return self._versions.get(cls) if self._versions is not None else None
+
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The objects that cannot be read at this moment; their last good state counts."""
@@ -81,6 +85,12 @@ class KubernetesSource:
             f"{at}: {item.complaint}" for at, item in self._reflectors.items() if item.complaint
         ]
         return (*((self._catalogue_complaint,) * bool(self._catalogue_complaint)), *found)
+
+    @property
+    def unheard(self) -> frozenset[type[Resource]]:
+        """The kinds that are served and of which nothing was ever heard, for want of rights."""
+        reflectors = self._reflectors.items()
+        return frozenset(at.cls for at, item in reflectors if not item.has_listed)
 
     async def start(self) -> None:
         """Returns when everything that exists now is in the store."""
