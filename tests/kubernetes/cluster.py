@@ -37,7 +37,7 @@ from tests.e2e.instances import eventually
 from tests.kubernetes import binaries
 from tests.kubernetes.authority import ADMINS, Authority, signing_keys
 from tests.kubernetes.containers import entering
-from tests.kubernetes.network import API_ADDRESS, CLUSTER_DOMAIN, SERVICE_RANGE
+from tests.kubernetes.network import API_ADDRESS, CLUSTER_DOMAIN, SERVICE_RANGE, link_of
 from tests.ports import free_port
 
 HERE = Path(__file__).parent
@@ -276,10 +276,37 @@ class Cluster:
         timeout_s: float = COMMAND_S,
     ) -> str:
         """What a command prints that is run in a container (the first, if none is named)."""
+        entry = self._entry(pod, namespace, container)
+        return _output(entering(entry, command), fails, timeout_s)
+
+    def kill(
+        self,
+        pod: str,
+        number: signal.Signals = signal.SIGKILL,
+        *,
+        namespace: str = "default",
+        container: str = "",
+    ) -> None:
+        """Send a signal to the first process of a container, as no process inside of it can."""
+        os.kill(self._entry(pod, namespace, container)["pid"], number)
+
+    def cut_off(self, pod: str, namespace: str = "default") -> None:
+        """Nothing reaches the pod any more, and it reaches nobody."""
+        self.inside("ip", "link", "set", self._link(pod, namespace), "down")
+
+    def reconnect(self, pod: str, namespace: str = "default") -> None:
+        """It is reached again."""
+        self.inside("ip", "link", "set", self._link(pod, namespace), "up")
+
+    def _link(self, pod: str, namespace: str) -> str:
+        return link_of(self.get("pod", pod, namespace)["status"]["podIP"])
+
+    def _entry(self, pod: str, namespace: str, container: str) -> dict[str, Any]:
         if not container:
             container = self.get("pod", pod, namespace)["spec"]["containers"][0]["name"]
         entry = self.folder / "pods" / namespace / pod / f"{container}.json"
-        return _output(entering(json.loads(entry.read_text()), command), fails, timeout_s)
+        found: dict[str, Any] = json.loads(entry.read_text())
+        return found
 
     def balancer(self, service: str, namespace: str = "default") -> str:
         """The address of a Service of type LoadBalancer, once it has one."""

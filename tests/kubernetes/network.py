@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,7 +103,8 @@ class Network:
             OSError: a sysctl does not exist or does not take that value.
         """
         self._given = self._given + 1 if self._given < POD_RANGE.num_addresses - 3 else 2
-        ip, link = str(POD_RANGE[self._given]), f"pod{self._given}"
+        ip = str(POD_RANGE[self._given])
+        link = link_of(ip)
         namespace = _in_thread(_new_namespace)
         try:
             path = f"/proc/self/fd/{namespace}"
@@ -130,6 +131,11 @@ class Network:
         """The address answers no more."""
         os.close(pod.namespace)
         await _ip(f"link delete {pod.link}")
+
+
+def link_of(ip: str) -> str:
+    """The node's end of what connects the pod with that address."""
+    return f"pod{int(IPv4Address(ip)) - int(POD_RANGE[0])}"
 
 
 async def _ip(*commands: str, files: tuple[int, ...] = (), inside: str = "") -> None:

@@ -59,6 +59,13 @@ def phase(cluster: Cluster, namespace: str, name: str, wanted: str) -> None:
     eventually(reached, 30)
 
 
+def waits_for(cluster: Cluster, namespace: str, name: str) -> str:
+    """What the first container of a pod waits for."""
+    statuses = cluster.get("pod", name, namespace)["status"].get("containerStatuses") or [{}]
+    found: str = statuses[0].get("state", {}).get("waiting", {}).get("reason", "")
+    return found
+
+
 def await_ready(cluster: Cluster, namespace: str, *names: str) -> None:
     pods = [f"pod/{name}" for name in names]
     cluster.kubectl("wait", "--for=condition=Ready", "--timeout=30s", "-n", namespace, *pods)
@@ -162,8 +169,7 @@ def test_a_container_has_its_rights_and_no_others(cluster: Cluster, namespace: s
     assert complaint.count("Read-only file system") == 3
     phase(cluster, namespace, "refused", "Failed")
     assert "Permission denied" in cluster.kubectl("logs", "refused", "-n", namespace)
-    status = cluster.get("pod", "root", namespace)["status"]["containerStatuses"][0]
-    assert status["state"]["waiting"]["reason"] == "CreateContainerConfigError"
+    eventually(lambda: waits_for(cluster, namespace, "root") == "CreateContainerConfigError")
 
 
 def test_volumes_follow_their_objects(cluster: Cluster, namespace: str) -> None:
@@ -247,16 +253,12 @@ def test_containers_come_in_order_and_are_started_anew(cluster: Cluster, namespa
         "exec sleep 600'], volumeMounts: [{name: room, mountPath: /room}]"
     )
     cluster.apply(pod("ordered", again, order), namespace)
-    eventually(
-        lambda: (
-            cluster.get("pod", "ordered", namespace)["status"]["containerStatuses"][0]["ready"]
-            and cluster.get("pod", "ordered", namespace)["status"]["containerStatuses"][0][
-                "restartCount"
-            ]
-            == 1
-        ),
-        30,
-    )
+
+    def is_back() -> bool:
+        statuses = cluster.get("pod", "ordered", namespace)["status"].get("containerStatuses")
+        return bool(statuses) and statuses[0]["ready"] and statuses[0]["restartCount"] == 1
+
+    eventually(is_back, 30)
     log = cluster.kubectl("logs", "ordered", "-c", "main", "-n", namespace)
     assert log.split() == ["side", "first", "main", "main"]
     previous = cluster.kubectl("logs", "ordered", "-c", "main", "-n", namespace, "--previous")
@@ -283,15 +285,30 @@ def test_a_pod_that_leaves_has_its_time(cluster: Cluster, namespace: str) -> Non
     assert log.read_text().split() == ["here", "hook"]
 
 
+def test_a_pod_is_killed_and_cut_off(cluster: Cluster, server: str) -> None:
+    one, other = (item["metadata"]["name"] for item in cluster.find("pod", server))
+    address = cluster.balancer("server", server)
+
+    def restarts() -> int:
+        status = cluster.get("pod", one, server)["status"]["containerStatuses"][0]
+        return int(status["restartCount"]) if status["ready"] else 0
+
+    cluster.kill(one, namespace=server)
+    eventually(lambda: restarts() == 1, 30)
+    assert models(address) == ["one"]
+    cluster.cut_off(other, server)
+    ip = cluster.get("pod", other, server)["status"]["podIP"]
+    visit = ("curl", "-sS", "--connect-timeout", "1", f"http://{ip}:8000/health")
+    cluster.inside(*visit, fails=True)
+    # Whoever is in turn: the other one answers for it.
+    assert [models(address), models(address)] == [["one"], ["one"]]
+    cluster.reconnect(other, server)
+    cluster.inside(*visit)
+
+
 def test_an_image_that_nothing_stands_in_for_is_said(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("run", "stranger", "--image=example.com/stranger:1", "-n", namespace)
-
-    def reason() -> str:
-        statuses = cluster.get("pod", "stranger", namespace)["status"].get("containerStatuses")
-        found: str = statuses[0]["state"]["waiting"]["reason"] if statuses else ""
-        return found
-
-    eventually(lambda: reason() == "ImagePullBackOff")
+    eventually(lambda: waits_for(cluster, namespace, "stranger") == "ImagePullBackOff")
 
 
 def test_objects_and_pods_outlive_an_absence_of_the_api_server(
