@@ -34,7 +34,7 @@ import uvloop
 from pointsman.gateway.listeners import token_usage
 from pointsman.gateway.messages import packed
 from pointsman.gateway.patches import typed_json
-from pointsman.picker.flags import Options
+from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
 from pointsman.resources.parse import parse_object
 from pointsman.store import Store

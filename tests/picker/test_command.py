@@ -14,8 +14,8 @@ import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from pointsman.certificates import self_signed
-from pointsman.picker import process as process_module
-from pointsman.picker.flags import Options
+from pointsman.picker import listening
+from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
 from pointsman.store import Store
 from tests.picker.conftest import (
@@ -133,7 +133,7 @@ def certificate_of(port: int) -> str:
 async def test_a_certificate_that_is_given_is_served_and_taken_up_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_module, "CERTIFICATE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(listening, "CERTIFICATE_INTERVAL_S", 0.01)
 
     def give(name: str) -> str:
         certificate, key = self_signed(name, (name,))

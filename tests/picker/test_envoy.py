@@ -18,7 +18,7 @@ from aiohttp import web
 
 from pointsman.picker.config import read_config
 from pointsman.picker.ends.rates import PrefillRate
-from pointsman.picker.flags import Options
+from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
 from pointsman.resources.base import Resource
 from pointsman.store import Store

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pointsman.picker.process import KINDS
+from pointsman.picker.interests import KINDS
 from pointsman.resources.core import Pod
 from pointsman.sources.feed import FeedSource
 from pointsman.store import Store

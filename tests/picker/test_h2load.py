@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pointsman.picker.flags import Options
+from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
 from pointsman.store import Store
 from pointsman.wire.grpc import framed

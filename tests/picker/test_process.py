@@ -15,7 +15,7 @@ from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as mod
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from pointsman.picker.endpoints.measures import Measures
-from pointsman.picker.flags import Options
+from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
 from pointsman.store import Store
 from tests.picker.conftest import Objects, Running, model, pod, pool, until
@@ -223,7 +223,7 @@ async def test_a_changed_configuration_is_taken_up_and_a_wrong_one_is_not(folder
     async with picker.running():
         assert scorers() == ["queue-scorer"]
         path.write_text(head + "plugins: [{type: quue-scorer}]")
-        await until(lambda: picker.config_errors == 1)
+        await until(lambda: picker.config_source.errors == 1)
         assert scorers() == ["queue-scorer"]
         path.write_text(head + "plugins: [{type: token-load-scorer}]")
         await until(lambda: scorers() == ["token-load-scorer"])

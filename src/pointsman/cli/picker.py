@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 import sys
 
 import click
 import uvloop
 
-from pointsman.picker import flags
+from pointsman.picker import environment, flags
 from pointsman.picker.config import ConfigError
+from pointsman.picker.options import Options
 from pointsman.picker.process import serve
+from pointsman.sources.kubernetes.access import AccessError
+from pointsman.telemetry.json_lines import JsonLines
 
 _LEVELS = {0: logging.WARNING, 1: logging.WARNING, 2: logging.INFO, 3: logging.INFO}
 
@@ -31,18 +35,23 @@ def picker(arguments: tuple[str, ...]) -> None:
         click.echo("Usage: pointsman picker FLAGS\n\n" + flags.usage())
         return
     try:
-        options = flags.parse(arguments)
+        options = flags.parse(arguments, environment.own_namespace(os.environ))
+        flags.check(options)
     except flags.FlagError as error:
         raise click.UsageError(str(error)) from error
-    if not options.pool_name and not options.listen:
-        raise click.UsageError("--pool-name NAME or --listen ADDRESS is needed")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=_LEVELS.get(options.verbosity, logging.DEBUG),
-        format="%(asctime)s %(levelname).1s picker: %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    _log(options)
     try:
         uvloop.run(serve(options))
-    except (OSError, ssl.SSLError, ValueError, ConfigError) as error:
+    except (OSError, ssl.SSLError, ValueError, ConfigError, AccessError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _log(options: Options) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonLines()
+        if options.logs_json
+        else logging.Formatter("%(asctime)s %(levelname).1s picker: %(message)s", "%H:%M:%S")
+    )
+    quiet = logging.ERROR if options.verbosity < 0 else logging.DEBUG
+    logging.basicConfig(level=_LEVELS.get(options.verbosity, quiet), handlers=[handler])

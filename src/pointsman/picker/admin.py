@@ -11,6 +11,8 @@ from aiohttp import web
 
 from pointsman.picker.decisions import Decision
 from pointsman.picker.director import Director
+from pointsman.picker.metrics_guard import PATH as METRICS_PATH
+from pointsman.picker.metrics_guard import MetricsGuard
 from pointsman.picker.pools import Pools
 from pointsman.picker.report import Report
 
@@ -65,15 +67,20 @@ def admin_app(
     return app
 
 
-def metrics_app(report: Report, director: Director) -> web.Application:
-    """The application on the metrics port, and a part of that on the admin socket."""
+def metrics_app(
+    report: Report, director: Director, guard: MetricsGuard | None = None
+) -> web.Application:
+    """The application on the metrics port, and a part of that on the admin socket.
+
+    With a `guard` everything needs its consent.
+    """
 
     async def metrics(_request: web.Request) -> web.Response:
         text = report.text(director.pools, director.prefixes.blocks)
         return web.Response(text=text, content_type="text/plain", charset="utf-8")
 
-    app = web.Application()
-    app.router.add_get("/metrics", metrics)
+    app = web.Application(middlewares=[guard.middleware()] if guard is not None else [])
+    app.router.add_get(METRICS_PATH, metrics)
     return app
 
 

@@ -9,72 +9,51 @@ import logging
 import os
 import random
 import signal
-import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
-from aiohttp import web
-
-from pointsman.certificates import Rotation, server_context
+from pointsman import __version__
+from pointsman.picker import environment
 from pointsman.picker.admin import admin_app, metrics_app
-from pointsman.picker.config import ConfigError, PickerConfig, read_config
+from pointsman.picker.config import PickerConfig
+from pointsman.picker.config_source import ConfigSource
 from pointsman.picker.director import Director, Trust
+from pointsman.picker.draining import SETTLE_S, TAKE_OVER_S, Drain
 from pointsman.picker.endpoints.scrape import Scraper
 from pointsman.picker.endpoints.table import Endpoint, Table
 from pointsman.picker.ends.access_log import AccessLog
-from pointsman.picker.extproc.machine import Mode
 from pointsman.picker.extproc.service import ExtProc
-from pointsman.picker.flags import Options
+from pointsman.picker.interests import KINDS, interests, scope
+from pointsman.picker.listening import Certificates, http_site, limits, listen
+from pointsman.picker.metrics_guard import MetricsGuard
+from pointsman.picker.options import Options
 from pointsman.picker.pools import Pools
 from pointsman.picker.prefix.index import PrefixIndex
 from pointsman.picker.report import Report
-from pointsman.resources.base import Resource
 from pointsman.resources.core import Pod
-from pointsman.resources.inference_extension import (
-    InferenceModel,
-    InferencePool,
-    InferencePoolV1Alpha2,
-)
-from pointsman.resources.inference_models import (
-    ExperimentalInferenceModelRewrite,
-    ExperimentalInferenceObjective,
-    InferenceModelRewrite,
-    InferenceObjective,
-)
 from pointsman.sources import Source
 from pointsman.sources.feed import FeedSource
+from pointsman.sources.kubernetes.access import access
+from pointsman.sources.kubernetes.api import Api
+from pointsman.sources.kubernetes.lease import Lease
+from pointsman.sources.kubernetes.source import KubernetesSource
 from pointsman.store import Store
 from pointsman.wire.health import Health
 from pointsman.wire.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
-KINDS: tuple[type[Resource], ...] = (
-    Pod,
-    InferencePool,
-    InferencePoolV1Alpha2,
-    InferenceModel,
-    InferenceObjective,
-    ExperimentalInferenceObjective,
-    InferenceModelRewrite,
-    ExperimentalInferenceModelRewrite,
-)
-"""What the picker needs to know of."""
-
 HEALTH_SERVICES = frozenset(
     {"", "inference-extension", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"}
 )
 ALWAYS_SERVING = frozenset({"liveness"})
 
-SHUTDOWN_TIMEOUT_S = 1.0
 DRAIN_TIMEOUT_S = 1.0
 """How long gateways may take to acknowledge the ends of their streams."""
-CERTIFICATE_INTERVAL_S = 1.0
-CONFIG_INTERVAL_S = 0.5
-"""Between two looks at the configuration file."""
+READY_INTERVAL_S = 1.0
+"""Between two looks at what makes us ready and tells nobody that it has changed."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 GC_THRESHOLD = 50_000
@@ -84,28 +63,47 @@ GC_THRESHOLD = 50_000
 class Picker:
     """The parts of one picker; `running` makes them live."""
 
-    def __init__(self, options: Options, store: Store, source: Source) -> None:
+    def __init__(
+        self,
+        options: Options,
+        store: Store,
+        source: Source,
+        *,
+        api: Api | None = None,
+        variables: environment.Environment = os.environ,
+    ) -> None:
         self.options = options
         self.source = source
         self.report = Report()
         self.table = Table()
         self.is_synced = False
         self.is_draining = False
-        self._rotation: Rotation | None = None
-        self.config_errors = 0
-        """How often the configuration file changed to something wrong."""
+        self.is_active = not options.leader_election
+        """Of several replicas the one that is to be asked."""
+        self._api = api
+        self._variables = variables
+        self._scope = scope(options, variables)
+        self._was_serving: bool | None = None
+        self._lease: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._service: GrpcServer | None = None
+        self._certificates = Certificates(options)
         self.scraper = Scraper(
             time.monotonic,
             max(options.refresh_metrics_interval_s, 0.05),
             lambda endpoint: self.report.scrape_errors.add((endpoint.address,)),
             lambda: self.director.config.extraction,
+            options.metrics_staleness_s,
         )
         self.prefixes = PrefixIndex()
-        self.pools = Pools(store, self.table, self._endpoints_changed)
+        self.pools = Pools(
+            store, self.table, self._endpoints_changed, self._scope, self._tell_health
+        )
+        self.config_source = ConfigSource(options, variables)
         self.director = Director(
             self.pools,
             random.Random(),
-            config=self._read_config(),
+            config=self.config_source.read(),
             prefixes=self.prefixes,
             ignores_subset=options.ignores_subset,
             access_log=AccessLog(self.report.answered, self.report.first_byte),
@@ -115,7 +113,7 @@ class Picker:
             self.report,
             default_pool=self.default_pool,
             foreign_trust=Trust(options.trust_objective_header, options.trust_debug_header),
-            mode_without_config=mode_without_config(os.environ.get("USE_STREAMING")),
+            mode_without_config=environment.mode_without_config(variables),
             later=lambda seconds, action: asyncio.get_running_loop().call_later(seconds, action),
         )
         self.health = Health(self.is_serving, HEALTH_SERVICES, ALWAYS_SERVING)
@@ -124,6 +122,8 @@ class Picker:
     def default_pool(self) -> str | None:
         """The pool for gateways that name none."""
         options = self.options
+        if self._scope.made is not None:
+            return self._scope.made.key
         return f"{options.pool_namespace}/{options.pool_name}" if options.pool_name else None
 
     def _endpoints_changed(self, came: list[Endpoint], went: list[Endpoint]) -> None:
@@ -132,10 +132,38 @@ class Picker:
             self.prefixes.remove(endpoint.address)
 
     def is_serving(self) -> bool:
-        """Whether requests should come here: everything is known, and we are not leaving."""
-        if not self.is_synced or self.is_draining:
-            return False
-        return self.default_pool is None or self.pools.get(self.default_pool) is not None
+        """Whether requests should come here: everything is known, and we are not leaving.
+
+        A pool without one ready server is served too: the picker is well, and says 503 at once,
+        which tells more than a gateway does that has no picker; and a picker that were not ready
+        then could not be rolled out while its servers are scaled to zero.
+        """
+        return not self._hindrance()
+
+    def _hindrance(self) -> str:
+        """Why no requests should come here; "" for none."""
+        if self.is_draining:
+            return "it is leaving"
+        if not self.is_synced:
+            return "not everything is known yet"
+        if isinstance(self.source, KubernetesSource) and Pod in self.source.unheard:
+            return "the API server does not let it see the pods"
+        if self.default_pool is not None and self.pools.get(self.default_pool) is None:
+            return f"there is no InferencePool {self.default_pool}"
+        return "" if self.is_active else "another replica is the active one"
+
+    def _tell_health(self) -> None:
+        """Tell those who watch, and the log, when requests should come and when not."""
+        hindrance = self._hindrance()
+        if (not hindrance) is not self._was_serving:
+            self._was_serving = not hindrance
+            views = self.pools.all()
+            count = sum(len(view.endpoints) for view in views)
+            if hindrance:
+                log.info("Not ready: %s", hindrance)
+            else:
+                log.info("Picking for %d pools with %d endpoints", len(views), count)
+        self.health.changed()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -143,94 +171,97 @@ class Picker:
         options = self.options
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.scraper)
-            service = await stack.enter_async_context(
-                GrpcServer(
-                    {
-                        **self.ext_proc.methods(),
-                        **self.director.access_log.methods(),
-                        **self.health.methods(),
-                    }
-                )
-            )
+            methods = {
+                **self.ext_proc.methods(),
+                **self.director.access_log.methods(),
+                **self.health.methods(),
+            }
+            service = await stack.enter_async_context(GrpcServer(methods, limits(options)))
             health = await stack.enter_async_context(GrpcServer(self.health.methods()))
-            await self._listen(service, health)
-            if options.admin_socket is not None:
-                app = admin_app(self.director, self.report, self.is_serving, time.monotonic)
-                await stack.enter_async_context(_site(app, unix=options.admin_socket))
-            if options.pool_name:
-                app = metrics_app(self.report, self.director)
-                address = (options.bind, options.metrics_port)
-                await stack.enter_async_context(_site(app, tcp=address))
-            tasks = [
-                asyncio.create_task(self._follow_source()),
-                asyncio.create_task(self.pools.follow()),
-                asyncio.create_task(self._follow_config()),
-                asyncio.create_task(self._follow_certificate()),
-            ]
+            self._service = service
+            await listen(service, health, options, self._certificates)
+            await self._serve_http(stack)
+            self._begin()
             try:
                 yield
             finally:
                 self.is_draining = True
-                self.health.changed()
+                self._tell_health()
                 self.ext_proc.drain()
                 service.drain()
                 health.drain()
                 # A socket that is closed before the gateway has read its streams' ends loses them.
                 await _until(lambda: not self.ext_proc.unended_streams, DRAIN_TIMEOUT_S)
-                for task in tasks:
+                for task in self._tasks:
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _listen(self, service: GrpcServer, health: GrpcServer) -> None:
+    async def _serve_http(self, stack: AsyncExitStack) -> None:
         options = self.options
-        for address in options.listen:
-            if address.startswith("unix:"):
-                await service.listen_unix(Path(address.removeprefix("unix:")))
-            else:
-                host, _, port = address.rpartition(":")
-                await service.listen_tcp(host.strip("[]"), int(port))
-        if options.pool_name:
-            tls = server_context(options.cert_path, "pointsman-picker")
-            await service.listen_tcp(
-                options.bind, options.grpc_port, tls if options.secure_serving else None
-            )
-            if options.cert_path is not None:
-                self._rotation = Rotation(tls, options.cert_path)
-            await health.listen_tcp(options.bind, options.grpc_health_port)
+        if options.admin_socket is not None:
+            app = admin_app(self.director, self.report, self.is_serving, time.monotonic)
+            await stack.enter_async_context(http_site(app, unix=options.admin_socket))
+        if options.has_own_pool:
+            is_guarded = options.guards_metrics and self._api is not None
+            guard = MetricsGuard(self._api) if is_guarded and self._api is not None else None
+            app = metrics_app(self.report, self.director, guard)
+            address, tls = (options.bind, options.metrics_port), self._certificates.of_metrics()
+            await stack.enter_async_context(http_site(app, tcp=address, tls=tls))
 
-    def _read_config(self) -> PickerConfig:
-        path = self.options.config_file
-        self._config_text = path.read_text() if path is not None else self.options.config_text
-        return _noted(read_config(self._config_text)) if self._config_text else PickerConfig()
+    def _begin(self) -> None:
+        parts = [
+            self._follow_source(),
+            self.pools.follow(),
+            self.config_source.follow(self._use),
+            self._certificates.follow(),
+            self._follow_readiness(),
+        ]
+        self._tasks = [asyncio.create_task(part) for part in parts]
+        if self.options.leader_election and self._api is not None:
+            own = environment.own_namespace(self._variables)
+            name = f"{(self.default_pool or '').partition('/')[2]}-picker"
+            lease = Lease(self._api, own, name, environment.identity(self._variables))
+            self._lease = asyncio.create_task(lease.run(self._activate))
+            self._tasks.append(self._lease)
 
-    async def _follow_config(self) -> None:
-        """Take up the configuration file as it changes; a wrong one leaves the last good one."""
-        path = self.options.config_file
-        if path is None:
-            return
-        text = self._config_text
-        while True:
-            await asyncio.sleep(CONFIG_INTERVAL_S)
-            try:
-                now = await asyncio.to_thread(path.read_text)
-                if now == text:
-                    continue
-                text = now
-                self.director.config = _noted(read_config(now))
-                log.info("The configuration %s has changed and is in use", path)
-            except (OSError, UnicodeDecodeError, ConfigError) as error:
-                self.config_errors += 1
-                log.error("The configuration %s stays as it was: %s", path, error)
+    async def broken(self) -> None:
+        """Returns never; raises what ends one of the parts, which nothing should."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
 
-    async def _follow_certificate(self) -> None:
-        """Take up a new certificate; a wrong one leaves the last good one."""
-        while self._rotation is not None:
-            await asyncio.sleep(CERTIFICATE_INTERVAL_S)
-            try:
-                if self._rotation.refresh():
-                    log.info("A new certificate is in use")
-            except (OSError, ssl.SSLError) as error:
-                log.warning("The certificate stays as it was: %s", error)
+    def _use(self, config: PickerConfig) -> None:
+        self.director.config = config
+
+    def _activate(self, is_held: bool) -> None:
+        self.is_active = is_held
+        self._tell_health()
+
+    async def leave(self, hurry: asyncio.Event) -> None:
+        """Let gateways of a cluster go elsewhere, and end what they have begun; see `draining`.
+
+        Leave the block of `running` afterwards. With `hurry` nothing is waited for any more.
+        """
+        if self._service is None:
+            raise RuntimeError("a picker leaves while it is running")
+        options = self.options
+        settle_s = TAKE_OVER_S if options.leader_election else SETTLE_S
+        drain = Drain(self.ext_proc, self._service, options.drain_timeout_s, settle_s=settle_s)
+        hurrying = asyncio.create_task(_after(hurry, drain.hurry))
+        log.info("Leaving, within %g s", options.drain_timeout_s)
+        try:
+            if self._lease is not None:
+                # Until another one is ready a Service falls back on those that are not, and of
+                # these on whom its probe calls well.
+                self._lease.cancel()
+                await drain.settle()
+            self.is_draining = True
+            self._tell_health()
+            if self._lease is None:
+                await drain.settle()
+            await drain.finish()
+        finally:
+            hurrying.cancel()
 
     async def _follow_source(self) -> None:
         await self.source.start()
@@ -240,52 +271,54 @@ class Picker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 50, 100)
-        self.pools.refresh()
         self.is_synced = True
-        self.health.changed()
-        pools = self.pools.all()
-        log.info(
-            "Picking for %d pools with %d endpoints",
-            len(pools),
-            sum(len(view.endpoints) for view in pools),
-        )
+        self.pools.refresh()
         await self.source.follow()
 
-
-def _noted(config: PickerConfig) -> PickerConfig:
-    """Say what of a configuration changes nothing."""
-    for note in config.notes:
-        log.warning("The configuration's %s", note)
-    return config
+    async def _follow_readiness(self) -> None:
+        while True:
+            await asyncio.sleep(READY_INTERVAL_S)
+            self._tell_health()
 
 
-def mode_without_config(use_streaming: str | None) -> Mode:
-    """The request mode of gateways too old to say theirs; newer ones do, and that counts.
+async def serve(options: Options, variables: environment.Environment = os.environ) -> None:
+    """Run a picker until a signal (or the end of stdin, if so asked) comes; a second one hurries.
 
-    The guide's picker took it from `USE_STREAMING`, and so do we for those old ones.
+    Raises:
+        AccessError: there is no way to an API server, and one is needed.
+        ConfigError: the configuration is wrong.
+        OSError: a file cannot be read, or an address cannot be listened on.
+        ValueError: the environment or a certificate is wrong.
     """
-    if use_streaming is None:
-        return Mode.FULL_DUPLEX_STREAMED
-    is_streaming = use_streaming in ("1", "t", "T", "TRUE", "true", "True")
-    return Mode.FULL_DUPLEX_STREAMED if is_streaming else Mode.BUFFERED
-
-
-async def serve(options: Options) -> None:
-    """Run a picker until a signal (or the end of stdin, if so asked) comes."""
     store = Store()
-    if options.feed is None:
-        raise ValueError("--feed unix:PATH is needed: it says where pools and pods are known")
-    picker = Picker(options, store, FeedSource(store, options.feed, KINDS))
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with picker.running():
+        loop.add_signal_handler(number, lambda: hurry.set() if stop.is_set() else stop.set())
+    async with AsyncExitStack() as stack:
+        api: Api | None = None
+        source: Source
+        if options.feed is not None:
+            source = FeedSource(store, options.feed, KINDS)
+        else:
+            way = access(options.kubeconfig, options.context)
+            api = await stack.enter_async_context(Api(way, f"pointsman-picker/{__version__}"))
+            source = KubernetesSource(store, api, interests(options))
+        picker = Picker(options, store, source, api=api, variables=variables)
+        await stack.enter_async_context(picker.running())
         if options.exit_with_parent:
             await _on_end_of_stdin(stop.set)
         for name in options.ignored:
             log.info("The flag --%s changes nothing here", name)
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        broken = asyncio.create_task(picker.broken())
+        await asyncio.wait({stopping, broken}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if broken.done():
+            broken.result()
+        broken.cancel()
+        if options.is_in_cluster:
+            await picker.leave(hurry)
 
 
 def _keep_memory() -> None:
@@ -311,26 +344,14 @@ async def _on_end_of_stdin(action: Callable[[], None]) -> None:
     await loop.connect_read_pipe(Watch, sys.stdin)
 
 
+async def _after(event: asyncio.Event, action: Callable[[], None]) -> None:
+    await event.wait()
+    action()
+
+
 async def _until(is_true: Callable[[], bool], timeout_s: float) -> None:
     """Wait for something of our own to become true, or until it has taken too long."""
     for _ in range(int(timeout_s * 100)):
         if is_true():
             return
         await asyncio.sleep(0.01)
-
-
-@asynccontextmanager
-async def _site(
-    app: web.Application, *, unix: Path | None = None, tcp: tuple[str, int] | None = None
-) -> AsyncIterator[None]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-    await runner.setup()
-    try:
-        if unix is not None:
-            unix.unlink(missing_ok=True)  # noqa: ASYNC240  # one call, on a local file system
-            await web.UnixSite(runner, str(unix)).start()
-        if tcp is not None:
-            await web.TCPSite(runner, *tcp).start()
-        yield
-    finally:
-        await runner.cleanup()

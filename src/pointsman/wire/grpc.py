@@ -31,8 +31,6 @@ from pointsman.wire.http2 import (
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""Larger than the gateway's largest body (50 MiB) and its envelope."""
 MAX_PARTIAL_BYTES = 512 * 1024 * 1024
 """Of messages that are not complete, all calls of a connection together."""
 MESSAGE_HEAD_BYTES = 5
@@ -110,6 +108,10 @@ class Responder:
         if self.is_finished:
             return
         data = framed(messages[0]) if len(messages) == 1 else b"".join(map(framed, messages))
+        limit = self._channel.max_sent_bytes
+        if len(data) > limit and max(map(len, messages)) > limit:
+            self.finish(Status.RESOURCE_EXHAUSTED, "an answer is larger than may be sent")
+            return
         block = None if self._has_headers else RESPONSE_BLOCK
         self._has_headers = True
         self._channel.send(self._stream_id, block, data)
@@ -155,6 +157,9 @@ class Channel:
         self._methods = methods
         self._connection = connection
         self._flush = flush
+        self._max_received_bytes = connection.limits.max_received_message_bytes
+        self.max_sent_bytes = connection.limits.max_sent_message_bytes
+        """Of one message."""
         self._calls: dict[int, _Open] = {}
         self._partial_bytes = 0
         self._is_receiving = False
@@ -261,7 +266,7 @@ class Channel:
                 opened.responder.finish(Status.UNIMPLEMENTED, "compressed messages are not read")
                 return
             size = int.from_bytes(data[position + 1 : position + 5], "big")
-            if size > MAX_MESSAGE_BYTES:
+            if size > self._max_received_bytes:
                 opened.responder.finish(Status.RESOURCE_EXHAUSTED, "a message is too large")
                 return
             opened.need = MESSAGE_HEAD_BYTES + size

@@ -42,6 +42,9 @@ class Limits:
     """How far a client may run ahead on one stream."""
     max_queued_bytes: int = 256 * 1024 * 1024
     """Answers that wait for the peer's windows, all streams together."""
+    max_received_message_bytes: int = 64 * 1024 * 1024
+    """Of one gRPC message: larger than the gateway's largest body (50 MiB) and its envelope."""
+    max_sent_message_bytes: int = 2**31 - 1
     max_idle_frames: int = 1_000
 
 
@@ -212,6 +215,12 @@ class Connection:
     def forgive(self) -> None:
         """Forget how many idle frames have come; what counts is how many come in a short time."""
         self._idle_frames = 0
+
+    def announce_end(self) -> None:
+        """Ask the peer to open its next streams elsewhere; those that it still opens are taken."""
+        if not self._is_draining:
+            highest = frames.STREAM_ID_MASK
+            self._out.append(frames.goaway(highest, ErrorCode.NO_ERROR, "going away soon"))
 
     def drain(self) -> None:
         """Take no new streams; those that are open may finish."""

@@ -76,6 +76,11 @@ class _Session(asyncio.Protocol):
         self.channel.lose()
         self._server.dismiss(self)
 
+    def announce_end(self) -> None:
+        """Ask for new streams to be opened elsewhere."""
+        self.connection.announce_end()
+        self.flush()
+
     def drain(self) -> None:
         """Announce that no new streams are taken."""
         self.connection.drain()
@@ -155,6 +160,11 @@ class GrpcServer:
     def dismiss(self, session: _Session) -> None:
         """A connection has gone."""
         self._sessions.discard(session)
+
+    def announce_end(self) -> None:
+        """Ask all peers to open their next calls elsewhere; what comes here still is served."""
+        for session in tuple(self._sessions):
+            session.announce_end()
 
     def drain(self) -> None:
         """Take no new connections nor calls."""

@@ -2,7 +2,7 @@
 
 Bounded: an answer may take `TIMEOUT_S` and `MAX_BYTES`, redirects are not followed, and one reading
 per endpoint is under way at a time. A server that fails is asked again after the same pause; its
-last reading ages, and scheduling stops believing it after `STALE_AFTER_S`.
+last reading ages, and where one fails that is older than `STALE_AFTER_S`, nothing is known.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ class Scraper:
         interval_s: float = INTERVAL_S,
         on_failure: Callable[[Endpoint], None] | None = None,
         extraction: Callable[[], Extraction] = lambda: NOTHING_MORE,
+        stale_after_s: float = STALE_AFTER_S,
     ) -> None:
         self._clock = clock
         self._interval_s = interval_s
         self._on_failure = on_failure
         self._extraction = extraction
+        self._stale_after_s = stale_after_s
         self._tasks: dict[Endpoint, asyncio.Task[None]] = {}
         self._session: aiohttp.ClientSession | None = None
 
@@ -120,7 +122,7 @@ class Scraper:
 
     def _failed(self, endpoint: Endpoint) -> None:
         last = endpoint.measures
-        if last is not None and self._clock() - last.at > STALE_AFTER_S:
+        if last is not None and self._clock() - last.at > self._stale_after_s:
             endpoint.learn(None)
         if self._on_failure is not None:
             self._on_failure(endpoint)

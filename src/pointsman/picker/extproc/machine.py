@@ -168,6 +168,11 @@ class Machine:
         self._is_answer_in_body = False
         self._was_trailers = False
 
+    @property
+    def owes_an_answer(self) -> bool:
+        """Whether the request has come and the pick has not gone out."""
+        return self.state in (State.NEW, State.BODY, State.DECIDING)
+
     def receive(self, message: Any) -> Event | None:
         """Take in one ProcessingRequest; tells what it means, if anything.
 

@@ -70,6 +70,8 @@ class ExtProc:
         self.clock = clock
         self.unended_streams = 0
         """Streams that have not been closed from both sides."""
+        self.started_streams = 0
+        """All that were ever opened."""
         self.held_bytes = 0
         """Of request bodies that are not complete, all streams together."""
         self.later = later
@@ -86,6 +88,11 @@ class ExtProc:
     def open_streams(self) -> int:
         """Streams on which a request still lives."""
         return len(self._streams)
+
+    @property
+    def busy_streams(self) -> int:
+        """Streams whose end now would cut a question or an answer."""
+        return sum(stream.is_busy for stream in self._streams)
 
     def methods(self) -> dict[bytes, Method]:
         """The service's methods by path."""
@@ -113,6 +120,7 @@ class ExtProc:
         trust = self._foreign_trust if named is None else _told_trust(responder)
         stream = Stream(self, responder, pool or "", assumptions, trust)
         self.unended_streams += 1
+        self.started_streams += 1
         if len(self._streams) >= MAX_STREAMS:
             stream.finish(Status.RESOURCE_EXHAUSTED, "too many streams are open")
             return stream
@@ -169,6 +177,12 @@ class Stream:
         self._knows_the_end = assumptions.takes_lists
         self._has_first_chunk = False
         self._picked_at = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is owed, or the answer's body passes through here."""
+        machine = self._machine
+        return machine.owes_an_answer or machine.response_mode is not Mode.NONE
 
     def received(self, message: bytes) -> None:
         """One ProcessingRequest came."""
