@@ -64,13 +64,16 @@ fuzz: $(READY)
 	POINTSMAN_FUZZ=1 $(BIN)/python -m pytest -x --timeout=0 tests/wire/test_http2.py tests/picker/test_hostile.py \
 		tests/picker/test_machine.py tests/picker/test_spans.py tests/picker/test_requests.py
 
-# Writes the versions that are installed everywhere, with their hashes.
+# Writes the versions that are installed everywhere, with their hashes, and those of the image.
 lock:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
 		--no-emit-index-url --no-emit-find-links --no-header --upgrade \
 		--extra dev pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+		--no-emit-index-url --no-emit-find-links --no-header --constraint requirements.lock \
+		pyproject.toml --output-file requirements-runtime.lock
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
