@@ -143,7 +143,7 @@ class Cluster:
         if missing := binaries.missing():
             raise ClusterError(missing)
         self._programs = binaries.folder()
-        _sweep()
+        sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         self._lock = _locked(self.folder)
         # Containers of any user look into their own part of it.
@@ -537,7 +537,7 @@ def _locked(folder: Path) -> IO[bytes]:
     return lock
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Folders of clusters whose process has died hard."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError), (folder / ".lock").open("rb") as lock:

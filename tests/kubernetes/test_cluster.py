@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import signal
+import subprocess
+import sys
+from contextlib import suppress
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.instances import eventually, processes_with
-from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.cluster import CHECKOUT, PREFIX, Cluster, sweep
 
 MODEL_SERVER = """
 apiVersion: apps/v1
@@ -335,3 +340,43 @@ def test_the_kinds_of_others_are_known(control_plane: Cluster, crds: None, names
     )
     assert control_plane.get("gateway", "one", namespace)["spec"]["listeners"][0]["port"] == 80
     assert control_plane.get("btp", "one", namespace)["spec"]["anything"] == {"goes": 1}
+
+
+LEFT_ALONE = """
+import sys, time
+from tests.kubernetes.cluster import Cluster
+with Cluster() as cluster:
+    cluster.start_node()
+    cluster.kubectl("run", sys.argv[1], "--image=pointsman", "--command", "--", "sleep", "600")
+    cluster.kubectl("wait", "--for=condition=Ready", f"pod/{sys.argv[1]}", "--timeout=60s")
+    print(cluster.folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_a_cluster_whose_test_was_killed(cluster: Cluster) -> None:
+    name = f"orphan-{secrets.token_hex(4)}"
+    test = subprocess.Popen(
+        [sys.executable, "-c", LEFT_ALONE, name], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+    )
+    assert test.stdout is not None
+    with test.stdout as said:
+        folder = Path(said.readline().strip())
+        assert folder.name.startswith(PREFIX)
+        assert processes_with(f"HOSTNAME={name}")
+        test.kill()
+        test.wait(10)
+
+    def living() -> list[Path]:
+        return [entry for entry in Path("/proc").glob("[0-9]*") if mentions(entry, str(folder))]
+
+    eventually(lambda: not living() and not processes_with(f"HOSTNAME={name}"))
+    sweep()
+    assert not folder.exists()
+    assert cluster.folder.exists()
+
+
+def mentions(process: Path, text: str) -> bool:
+    with suppress(OSError):
+        return text.encode() in (process / "cmdline").read_bytes()
+    return False
