@@ -86,7 +86,7 @@ async def faulty(kubeconfig: Path) -> AsyncIterator[FaultyServer]:
             async with session.request(
                 request.method,
                 f"{way.server}{request.path_qs}",
-                data=await request.read(),
+                data=await request.read() or None,
                 headers={
                     name: value for name, value in request.headers.items() if name.lower() != "host"
                 }

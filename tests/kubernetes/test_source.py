@@ -32,7 +32,6 @@ from tests.kubernetes.cluster import SHARED_CRDS, Cluster
 from tests.kubernetes.faulty import FaultyServer, faulty, status, times
 
 LIMIT_S = 30.0
-ALLOW = frozenset({"example.com/team", "app"})
 
 ROUTE = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -400,15 +399,20 @@ async def test_an_object_that_cannot_be_read_keeps_its_last_good_state(
 
 def edited(kubeconfig: Path, folder: Path, **user: Any) -> Path:
     """The kubeconfig with another user, by whom nothing is known yet."""
-    content = yaml.safe_load(kubeconfig.read_text())
+    content = loaded(kubeconfig)
     content["users"] = [{"name": content["users"][0]["name"], "user": user}]
     path = folder / "edited.kubeconfig"
     path.write_text(yaml.safe_dump(content))
     return path
 
 
+def loaded(kubeconfig: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(kubeconfig.read_text())
+    return content
+
+
 def token_of(kubeconfig: Path) -> str:
-    user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
+    user = loaded(kubeconfig)["users"][0]["user"]
     return str(user["token"])
 
 
@@ -475,7 +479,7 @@ async def test_a_command_that_fails_is_told(
 async def test_contexts_and_several_files(
     control_plane: Cluster, namespace: str, account: Path, tmp_path: Path
 ) -> None:
-    content = yaml.safe_load(account.read_text())
+    content = loaded(account)
     context = content["contexts"][0]
     content["contexts"] = [
         {"name": "mine", "context": {**context["context"], "namespace": namespace}}
@@ -513,7 +517,7 @@ async def test_a_proxy_stands_between(
     server = await asyncio.start_server(connect, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        content = yaml.safe_load(control_plane.kubeconfig.read_text())
+        content = loaded(control_plane.kubeconfig)
         content["clusters"][0]["cluster"]["proxy-url"] = f"http://127.0.0.1:{port}"
         path = tmp_path / "proxied.kubeconfig"
         path.write_text(yaml.safe_dump(content))
@@ -524,7 +528,7 @@ async def test_a_proxy_stands_between(
 async def test_the_name_in_the_certificate_may_be_another(
     control_plane: Cluster, namespace: str, tmp_path: Path
 ) -> None:
-    content = yaml.safe_load(control_plane.kubeconfig.read_text())
+    content = loaded(control_plane.kubeconfig)
     path = tmp_path / "named.kubeconfig"
     for name, is_right in (("kubernetes.default.svc", True), ("elsewhere.example", False)):
         content["clusters"][0]["cluster"]["tls-server-name"] = name
@@ -539,7 +543,7 @@ async def test_the_name_in_the_certificate_may_be_another(
 async def test_a_pod_takes_up_the_token_that_the_kubelet_renews(
     control_plane: Cluster, namespace: str, account: Path, tmp_path: Path
 ) -> None:
-    cluster = yaml.safe_load(account.read_text())["clusters"][0]["cluster"]
+    cluster = loaded(account)["clusters"][0]["cluster"]
     (tmp_path / "ca.crt").write_bytes(authority_of(cluster, account))
     (tmp_path / "namespace").write_text(namespace)
     (tmp_path / "token").write_text("expired")

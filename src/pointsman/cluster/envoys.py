@@ -326,6 +326,7 @@ def _deployment(
         "spec": {
             "serviceAccountName": made.name,
             "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
             "securityContext": {**security, **(pod.security_context or {})},
             "terminationGracePeriodSeconds": round(min_drain_s + drain_s) + LAST_MOMENTS_S,
             "containers": [

@@ -122,6 +122,7 @@ def picker_objects(ref: Ref, pool: Resource, installation: Installation) -> tupl
         "metadata": {"labels": labels},
         "spec": {
             "serviceAccountName": name,
+            "enableServiceLinks": False,
             "securityContext": pod_security(),
             "terminationGracePeriodSeconds": GRACE_S,
             "containers": [_container(ref, installation)],

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,17 +151,16 @@ class Kubeconfig:
                 "reading a kubeconfig needs kubernetes_asyncio: pip install 'pointsman[kubeconfig]'"
             ) from error
         found = Configuration()
-        # What stands in the file as base64 goes through files, which no one else may read.
-        with tempfile.TemporaryDirectory(prefix="pointsman-kube-") as folder:
-            loader = await load_kube_config(
-                config_file=self._paths,
-                context=self._context,
-                client_configuration=found,
-                persist_config=False,
-                temp_file_path=folder,
-            )
-            host = found.host or ""
-            tls = _tls(found) if host.startswith("https://") else None
+        # What stands in the file as base64 goes through temporary files, which no one else may
+        # read, and which the library takes away at the end of the process.
+        loader = await load_kube_config(
+            config_file=self._paths,
+            context=self._context,
+            client_configuration=found,
+            persist_config=False,
+        )
+        host = found.host or ""
+        tls = _tls(found) if host.startswith("https://") else None
         current = loader.current_context or {}
         self._namespace = current.get("context", {}).get("namespace") or "default"
         return Connection(
