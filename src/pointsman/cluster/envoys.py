@@ -63,6 +63,9 @@ are still taken there, while everybody learns that it goes."""
 LAST_MOMENTS_S = 10
 """Between the end of the drain and the kubelet's patience."""
 
+QUIET = {"misc": "error"}
+"""Envoy warns of each message that is new to it, at each change of a listener."""
+
 PRIVILEGED_PORTS = 1024
 UNPRIVILEGED_SYSCTL = "net.ipv4.ip_unprivileged_port_start"
 """A safe sysctl: the pod's own network lets anybody bind the ports from there on."""
@@ -366,7 +369,8 @@ def _spread(gateway: Gateway) -> list[Object]:
 
 def _arguments(proxy: EnvoyProxy | None, drain_s: float, min_drain_s: float) -> list[str]:
     settings = process_settings(proxy)
-    levels = [f"{name}:{level}" for name, level in sorted(settings.component_levels.items())]
+    found = {**QUIET, **settings.component_levels}
+    levels = [f"{name}:{level}" for name, level in sorted(found.items())]
     return [
         "proxy",
         *("--bootstrap", str(CONFIGURATION_FOLDER / BOOTSTRAP_FILE)),
@@ -376,7 +380,7 @@ def _arguments(proxy: EnvoyProxy | None, drain_s: float, min_drain_s: float) -> 
         *("--min-drain", f"{min_drain_s:g}"),
         *(("--concurrency", str(settings.concurrency)) if settings.concurrency else ()),
         *(("--log-level", settings.log_level) if settings.log_level else ()),
-        *(("--component-log-level", ",".join(levels)) if levels else ()),
+        *("--component-log-level", ",".join(levels)),
     ]
 
 

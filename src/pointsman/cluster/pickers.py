@@ -126,6 +126,8 @@ def picker_objects(ref: Ref, pool: Resource, installation: Installation) -> tupl
             "securityContext": pod_security(),
             "terminationGracePeriodSeconds": GRACE_S,
             "containers": [_container(ref, installation)],
+            # For the certificate that it makes at its start.
+            "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}],
         },
     }
     deployment = {
@@ -177,4 +179,5 @@ def _container(pool: Ref, installation: Installation) -> Object:
         },
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
         "securityContext": container_security(),
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - of the pod
     }

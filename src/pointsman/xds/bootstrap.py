@@ -94,6 +94,9 @@ def pod_bootstrap(fleet: str, control_plane: ControlPlane, admin_socket: Path) -
         "load_assignment": _assignment(ADMIN_CLUSTER, {"pipe": {"path": str(admin_socket)}}),
     }
     result = _bootstrap({"cluster": fleet}, admin_socket, [xds, admin])
+    # An Envoy without its listeners is not ready, however long they take to come.
+    for source in ("lds_config", "cds_config"):
+        result["dynamic_resources"][source]["initial_fetch_timeout"] = "0s"
     result["static_resources"]["listeners"] = [_ready_listener()]
     return result
 
@@ -182,7 +185,11 @@ def _tls(control_plane: ControlPlane) -> dict[str, Any]:
             "@type": f"type.googleapis.com/{context}",
             "sni": control_plane.host,
             "common_tls_context": {
-                "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+                "tls_params": {
+                    "tls_minimum_protocol_version": "TLSv1_3",
+                    # A client's default stops at 1.2.
+                    "tls_maximum_protocol_version": "TLSv1_3",
+                },
                 "alpn_protocols": ["h2"],
                 "tls_certificate_sds_secret_configs": [secret(OWN_CERTIFICATE, CERTIFICATE_SDS)],
                 "validation_context_sds_secret_config": secret(OWN_AUTHORITY, AUTHORITY_SDS),
