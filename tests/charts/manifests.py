@@ -79,6 +79,13 @@ RENDERINGS = {
         "pool: {matchLabels: {app: llama}}\n"
         "objectives: [{name: interactive, priority: 10}, {name: batch, priority: -1}]\n",
     ),
+    "envoy-gateway-guide-picker.yaml": Rendering(
+        "The picker of the guide on Envoy Gateway, for its pool vllm-llama2-7b.",
+        "inferencepool",
+        "vllm-llama2-7b",
+        "default",
+        "pool: {create: false}\npicker: {name: vllm-llama2-7b-epp}\n",
+    ),
     "kgateway-guide-picker.yaml": Rendering(
         "The picker of the guide on kgateway, for its pool qwen-pool.",
         "inferencepool",
