@@ -1,0 +1,152 @@
+"""The charts and the plain manifests, judged by a real API server, and one installation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from tests.charts import program
+from tests.charts.manifests import CHARTS, DEPLOY, RENDERINGS
+from tests.charts.test_inferencepool import CONFIG
+from tests.kubernetes import binaries
+from tests.kubernetes.cluster import SHARED_CRDS, Cluster, node_is_missing
+from tests.kubernetes.conftest import absent
+from tests.kubernetes.installation import door, install
+
+ON_TRIAL = ("--dry-run=server", "--validate=strict")
+
+RICH_CONTROLLER = {
+    "replicas": 3,
+    "takeOverEnvoyGateway": True,
+    "watchNamespaces": ["default"],
+    "providePickers": True,
+    "imagePullSecrets": [{"name": "registry"}],
+    "podAnnotations": {"a": "b"},
+    "metrics": {"service": {"enabled": True}},
+    "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}]},
+    "gatewayClass": {
+        "providePickers": True,
+        "parametersRef": {
+            "group": "gateway.envoyproxy.io",
+            "kind": "EnvoyProxy",
+            "name": "small",
+            "namespace": "pointsman-system",
+        },
+    },
+}
+RICH_POOL = {
+    "pool": {
+        "matchLabels": {"app": "llama"},
+        "targetPorts": [8000, 8001],
+        "appProtocol": "kubernetes.io/h2c",
+    },
+    "picker": {
+        "replicas": 2,
+        "config": CONFIG,
+        "certificateSecret": "tls",
+        "secureServing": False,
+        "metricsAuth": True,
+        "leaderElection": True,
+    },
+    "objectives": [{"name": "batch", "priority": -1}],
+    "rewrites": [{"name": "chat", "rules": [{"targets": [{"modelRewrite": "chat-v2"}]}]}],
+    "httpRoute": {"create": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["a.example"]},
+}
+
+
+@pytest.mark.parametrize("name", RENDERINGS)
+def test_the_api_server_takes_the_plain_manifests(
+    control_plane: Cluster, crds: None, name: str
+) -> None:
+    namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: pointsman-system}\n"
+    control_plane.apply(namespace)
+
+    said = control_plane.kubectl("apply", "-f", str(DEPLOY / name), *ON_TRIAL)
+
+    assert "Warning" not in said
+    wanted = sum(1 for item in yaml.safe_load_all((DEPLOY / name).read_text()) if item)
+    assert said.count("(server dry run)") == wanted
+
+
+@pytest.mark.parametrize(
+    ("chart", "values"), [("pointsman", RICH_CONTROLLER), ("inferencepool", RICH_POOL)]
+)
+def test_the_api_server_takes_what_many_values_make(
+    control_plane: Cluster, crds: None, namespace: str, chart: str, values: dict[str, object]
+) -> None:
+    absent(program.missing())
+    rendered = program.helm(
+        *("template", "trial", str(CHARTS / chart), "-n", namespace),
+        values=yaml.safe_dump(values),
+    )
+
+    said = control_plane.kubectl("apply", "-f", "-", *ON_TRIAL, input=rendered)
+
+    assert "Warning" not in said
+    assert said.count("(server dry run)") >= 9
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[Cluster]:
+    """A cluster of its own, with the controller as `deploy/pointsman.yaml` installs it."""
+    absent(binaries.missing() or node_is_missing())
+    absent("" if SHARED_CRDS.is_dir() else f"no {SHARED_CRDS}, where the CRDs of others are")
+    with Cluster() as made:
+        made.start_node()
+        install(made)
+        yield made
+
+
+SERVERS = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: llama}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: llama}}
+  template:
+    metadata: {labels: {app: llama}}
+    spec:
+      containers:
+        - name: server
+          image: pointsman
+          args: [modelserver, llama-3, --host, 0.0.0.0]
+          ports: [{containerPort: 8000}]
+          readinessProbe: {httpGet: {path: /health, port: 8000}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: front}
+spec:
+  gatewayClassName: pointsman
+  listeners: [{name: http, protocol: HTTP, port: 80}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: models}
+spec:
+  parentRefs: [{name: front}]
+  rules:
+    - backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: llama}]
+"""
+
+
+def test_what_the_manifests_install_serves_a_pool(installed: Cluster) -> None:
+    cluster = installed
+    wait = ("--for=condition=Accepted", "--timeout=30s")
+    cluster.kubectl("wait", "gatewayclass/pointsman", *wait)
+
+    cluster.apply(SERVERS)
+    cluster.apply(DEPLOY / "inferencepool.yaml")
+    cluster.await_rollout("llama")
+    cluster.await_rollout("llama-picker")
+
+    assert door(cluster, "front", 80).answers("llama-3").json["model"] == "llama-3"
+
+
+def test_nothing_that_is_installed_lacks_a_right(installed: Cluster) -> None:
+    for namespace in ("pointsman-system", "default"):
+        for log in installed.folder.glob(f"pods/{namespace}/*/*.log"):
+            assert "forbidden" not in log.read_text(errors="replace").lower(), log
