@@ -16,12 +16,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from pointsman.picker import process
 from pointsman.picker.config import read_config
 from pointsman.picker.ends.rates import PrefillRate
 from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
 from pointsman.resources.base import Resource
 from pointsman.store import Store
+from pointsman.wire.server import GrpcServer
 from tests.picker.conftest import Feed, Objects, command, model, pod, pool, serving, until
 from tests.picker.envoys import CLOSED, GUIDE, KEY, OWN, bootstrap, envoy_binary
 
@@ -240,6 +242,36 @@ async def test_a_drained_picker_lets_running_answers_go_on(world: World) -> None
         world.picker.ext_proc.drain()
         world.servers.release.set()
         assert (await response.read()).endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.e2e
+async def test_while_a_picker_leaves_a_cluster_no_request_fails_and_no_answer_is_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced = asyncio.Event()
+
+    def announce(server: GrpcServer) -> None:
+        announce_end(server)
+        announced.set()
+
+    announce_end = GrpcServer.announce_end
+    monkeypatch.setattr(process, "SETTLE_S", 0.3)
+    monkeypatch.setattr(GrpcServer, "announce_end", announce)
+    world.servers.release = asyncio.Event()
+    url = f"{world.urls[GUIDE]}/v1/chat/completions"
+    async with world.http.post(url, data=chat("hi", stream=True)) as running:
+        assert await running.content.readline() == b"data: first\n"
+        leaving = asyncio.create_task(world.picker.leave(asyncio.Event()))
+        rounds_left = 20
+        while rounds_left:
+            for mode in (OWN, CLOSED, GUIDE):
+                assert (await world.post(mode, chat("hi")))[0] == 200
+            rounds_left -= announced.is_set()
+        assert not world.picker.is_serving()
+        assert not leaving.done()
+        world.servers.release.set()
+        assert (await running.read()).endswith(b"data: [DONE]\n\n")
+    await leaving
 
 
 @asynccontextmanager

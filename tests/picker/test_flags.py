@@ -134,6 +134,16 @@ def test_metrics_are_guarded_in_a_cluster_unless_it_is_said_otherwise() -> None:
     assert not parse(["--pool-name=x", "--feed=/f"]).guards_metrics
 
 
+def test_what_needs_an_api_server_changes_nothing_on_one_machine() -> None:
+    flags = ["--pool-name=x", "--metrics-endpoint-auth", "--ha-enable-leader-election", "--tracing"]
+    assert parse(flags).idle == ("tracing",)
+    options = parse([*flags, "--feed=/f"])
+    check(options)
+    assert options.idle == ("tracing", "metrics-endpoint-auth", "ha-enable-leader-election")
+    assert not options.guards_metrics
+    assert not options.elects_leader
+
+
 def test_an_explicit_verbosity_outranks_zaps_level() -> None:
     assert parse(["--zap-log-level=debug"]).verbosity == 4
     assert parse(["--zap-log-level=error", "-v=3"]).verbosity == 3
@@ -181,8 +191,6 @@ def test_errors_say_what_to_write(arguments: list[str], message: str) -> None:
         ("", "--pool-name NAME is needed, or --endpoint-selector LABELS"),
         ("--feed=/f", "--pool-name NAME or --listen ADDRESS is needed"),
         ("--pool-name=x --metrics-client-ca-file=/ca", "needs --metrics-cert-dir"),
-        ("--pool-name=x --feed=/f --metrics-endpoint-auth", "needs an API server"),
-        ("--pool-name=x --feed=/f --ha-enable-leader-election", "needs an API server"),
     ],
 )
 def test_flags_that_do_not_go_together(arguments: str, message: str) -> None:

@@ -63,11 +63,12 @@ def test_a_model_server_binds_to_its_pods_address_and_its_own_port(
     assert found.readiness.http_get.port == 7000
 
 
-def test_a_picker_gets_its_flags_its_address_and_the_feed() -> None:
-    found = stand_in(container("x/epp", "-poolName", "p", "-grpcPort=9102"), AROUND)
+@pytest.mark.parametrize("port", ["-grpcPort=9102", "--grpc-port=9102"])
+def test_a_picker_gets_its_flags_its_address_and_the_feed(port: str) -> None:
+    found = stand_in(container("x/epp", "-poolName", "p", port), AROUND)
     assert found is not None
     line = " ".join(found.arguments)
-    assert line.startswith("-poolName p -grpcPort=9102 -grpcPort 9102 -grpcHealthPort 9003")
+    assert line.startswith(f"-poolName p {port} -grpcPort 9102 -grpcHealthPort 9003")
     assert "--bind 127.9.9.2" in line
     assert "--feed unix:/run/admin.sock" in line
     assert found.admin_socket == Path("/run/pod/picker-admin.sock")

@@ -217,6 +217,19 @@ def test_ping_is_answered_and_a_drain_takes_no_new_streams() -> None:
     assert peer.say(start(3), data(3, b"x"), data(1, b"y")) == [DataReceived(1, b"y")]
 
 
+def test_an_end_that_is_announced_refuses_nothing() -> None:
+    peer = opened()
+    peer.say(start(1))
+    peer.hear()
+    peer.connection.announce_end()
+    ((kind, _, _, payload),) = peer.hear()
+    assert (kind, payload[:8]) == (frames.GOAWAY, b"\x7f\xff\xff\xff\0\0\0\0")
+    assert [type(event) for event in peer.say(start(3))] == [RequestStarted]
+    peer.connection.drain()
+    assert peer.hear()[0][3][:4] == b"\0\0\0\x03"
+    assert peer.say(start(5)) == []
+
+
 MANY = 1_100
 BREACHES: dict[str, tuple[bytes, ErrorCode]] = {
     "a frame too large": (b"\x00\x40\x01\0\0\0\0\0\x01", ErrorCode.FRAME_SIZE_ERROR),

@@ -15,6 +15,7 @@ from cryptography import x509
 from pointsman.certificates import Rotation, self_signed, server_context
 from pointsman.wire.grpc import Call, Responder, Status
 from pointsman.wire.health import Health
+from pointsman.wire.http2 import Limits
 from pointsman.wire.server import GrpcServer
 
 
@@ -164,6 +165,27 @@ async def test_unfinished_messages_are_bounded(
         await world.channel.unary_unary("/t.T/Echo")(b"x" * 1_000_000, timeout=10)
     assert exhausted.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert await world.echo(b"x" * 50_000) == [b"x" * 50_000]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(max_received_message_bytes=1_000), "a message is too large"),
+        (Limits(max_sent_message_bytes=1_000), "an answer is larger than may be sent"),
+    ],
+)
+async def test_messages_may_be_limited_either_way(
+    folder: Path, limits: Limits, message: str
+) -> None:
+    async with GrpcServer({b"/t.T/Echo": Echo}, limits) as server:
+        await server.listen_unix(folder / "s")
+        async with grpc.aio.insecure_channel(f"unix:{folder}/s") as channel:
+            echo = channel.unary_unary("/t.T/Echo")
+            assert await echo(b"x" * 1_000, timeout=10) == b"x" * 1_000
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await echo(b"x" * 1_001, timeout=10)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused.value.details() == message
 
 
 def certificate(folder: Path, name: str) -> None:

@@ -218,10 +218,6 @@ def check(options: Options) -> None:
         raise FlagError("--pool-name NAME or --listen ADDRESS is needed")
     if options.metrics_client_ca is not None and options.metrics_cert_path is None:
         raise FlagError("--metrics-client-ca-file needs --metrics-cert-dir, since it needs TLS")
-    if not options.is_in_cluster and options.metrics_auth:
-        raise FlagError("--metrics-endpoint-auth needs an API server, which --feed is none of")
-    if not options.is_in_cluster and options.leader_election:
-        raise FlagError("--ha-enable-leader-election needs an API server, which --feed is none of")
 
 
 def _gathered(given: dict[str, Any]) -> dict[str, Any]:

@@ -95,4 +95,21 @@ class Options:
     @property
     def guards_metrics(self) -> bool:
         """Whether the API server is asked who may read the metrics."""
-        return self.is_in_cluster if self.metrics_auth is None else self.metrics_auth
+        return self.is_in_cluster and self.metrics_auth is not False
+
+    @property
+    def elects_leader(self) -> bool:
+        """Whether replicas agree on one of them that is to be asked."""
+        return self.is_in_cluster and self.leader_election
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Flags that change nothing: by themselves, and for want of an API server."""
+        if self.is_in_cluster:
+            return self.ignored
+        of_clusters = {
+            "metrics-endpoint-auth": self.metrics_auth,
+            "ha-enable-leader-election": self.leader_election,
+            "kubeconfig": self.kubeconfig,
+        }
+        return (*self.ignored, *(name for name, value in of_clusters.items() if value))

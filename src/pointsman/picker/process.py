@@ -78,12 +78,13 @@ class Picker:
         self.table = Table()
         self.is_synced = False
         self.is_draining = False
-        self.is_active = not options.leader_election
+        self.is_active = not options.elects_leader
         """Of several replicas the one that is to be asked."""
         self._api = api
         self._variables = variables
         self._scope = scope(options, variables)
-        self._was_serving: bool | None = None
+        self._told: str | None = None
+        """The hindrance that the log has last told of."""
         self._lease: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._service: GrpcServer | None = None
@@ -155,8 +156,8 @@ class Picker:
     def _tell_health(self) -> None:
         """Tell those who watch, and the log, when requests should come and when not."""
         hindrance = self._hindrance()
-        if (not hindrance) is not self._was_serving:
-            self._was_serving = not hindrance
+        if hindrance != self._told:
+            self._told = hindrance
             views = self.pools.all()
             count = sum(len(view.endpoints) for view in views)
             if hindrance:
@@ -217,7 +218,7 @@ class Picker:
             self._follow_readiness(),
         ]
         self._tasks = [asyncio.create_task(part) for part in parts]
-        if self.options.leader_election and self._api is not None:
+        if self.options.elects_leader and self._api is not None:
             own = environment.own_namespace(self._variables)
             name = f"{(self.default_pool or '').partition('/')[2]}-picker"
             lease = Lease(self._api, own, name, environment.identity(self._variables))
@@ -245,7 +246,7 @@ class Picker:
         if self._service is None:
             raise RuntimeError("a picker leaves while it is running")
         options = self.options
-        settle_s = TAKE_OVER_S if options.leader_election else SETTLE_S
+        settle_s = TAKE_OVER_S if options.elects_leader else SETTLE_S
         drain = Drain(self.ext_proc, self._service, options.drain_timeout_s, settle_s=settle_s)
         hurrying = asyncio.create_task(_after(hurry, drain.hurry))
         log.info("Leaving, within %g s", options.drain_timeout_s)
@@ -308,7 +309,7 @@ async def serve(options: Options, variables: environment.Environment = os.enviro
         await stack.enter_async_context(picker.running())
         if options.exit_with_parent:
             await _on_end_of_stdin(stop.set)
-        for name in options.ignored:
+        for name in options.idle:
             log.info("The flag --%s changes nothing here", name)
         stopping = asyncio.create_task(stop.wait())
         broken = asyncio.create_task(picker.broken())

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pointsman.picker import flags
+from pointsman.picker.options import Options
 from pointsman.resources.core import Container, Probe
 from pointsman.standalone.addresses import Place
 
 MODEL_SERVER_PORT = 8000
-PICKER_IMAGE = "pointsman/epp"
 PICKER_PORT = 9002
-PICKER_HEALTH_PORT = 9003
-PICKER_METRICS_PORT = 9090
+PICKER_IMAGE = "pointsman/epp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +102,15 @@ def _model_server_at(port: int, given: tuple[str, ...], around: Surroundings) ->
 
 def _picker(container: Container, around: Surroundings) -> StandIn:
     given = container.args or container.command[1:]
+    try:
+        said = flags.parse(given)
+    except flags.FlagError:
+        # The picker tells of it when it starts.
+        said = Options()
     ports = {
-        "-grpcPort": int_flag(given, "grpcPort", PICKER_PORT),
-        "-grpcHealthPort": int_flag(given, "grpcHealthPort", PICKER_HEALTH_PORT),
-        "-metricsPort": int_flag(given, "metricsPort", PICKER_METRICS_PORT),
+        "-grpcPort": said.grpc_port,
+        "-grpcHealthPort": said.grpc_health_port,
+        "-metricsPort": said.metrics_port,
     }
     real = [part for flag, port in ports.items() for part in (flag, str(around.place.port(port)))]
     socket = around.folder / "picker-admin.sock"
