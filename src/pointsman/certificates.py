@@ -8,9 +8,11 @@ of what RSA does.
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -268,11 +270,24 @@ def server_context(folder: Path | None, common_name: str) -> ssl.SSLContext:
         context.load_cert_chain(folder / CERTIFICATE_FILE, folder / KEY_FILE)
         return context
     certificate, key = self_signed(common_name, ("localhost", "127.0.0.1"))
-    # The ssl module reads certificates from files only.
-    with tempfile.TemporaryDirectory(prefix="pointsman-tls-") as name:
-        made = Path(name)
-        (made / CERTIFICATE_FILE).write_bytes(certificate)
-        (made / KEY_FILE).touch(mode=0o600)
-        (made / KEY_FILE).write_bytes(key)
-        context.load_cert_chain(made / CERTIFICATE_FILE, made / KEY_FILE)
+    with _file_of(certificate + key) as path:
+        context.load_cert_chain(path)
     return context
+
+
+@contextmanager
+def _file_of(content: bytes) -> Iterator[str]:
+    """A file with this content, since the ssl module reads from files only.
+
+    In memory where the system can: in a container there may be no place to write to.
+    """
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("certificate"), "wb") as memory:
+            memory.write(content)
+            memory.flush()
+            yield f"/proc/self/fd/{memory.fileno()}"
+        return
+    with tempfile.NamedTemporaryFile(prefix="pointsman-tls-") as file:
+        file.write(content)
+        file.flush()
+        yield file.name

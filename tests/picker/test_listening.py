@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -71,6 +73,19 @@ async def test_the_lowest_version_and_the_ciphers_are_those_of_the_flags() -> No
         assert (await agreed(port, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)))[0] == "TLSv1.3"
         with pytest.raises(OSError):  # noqa: PT011  # a TLS alert, or only the end of it
             await agreed(port, older)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no files in memory here")
+async def test_a_certificate_is_made_where_no_file_can_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", refuse)
+    async with running() as (port, _):
+        version, _ = await agreed(port, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        assert version == "TLSv1.3"
 
 
 async def test_metrics_may_be_behind_tls_and_a_clients_certificate(
