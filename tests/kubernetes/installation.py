@@ -1,4 +1,4 @@
-"""Pointsman in a cluster, installed by its plain manifests and with no other rights than these give."""
+"""Pointsman in a cluster: installed by its plain manifests, with the rights that these give."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ NAMESPACE = "pointsman-system"
 MANIFESTS = CHECKOUT / "deploy" / "pointsman.yaml"
 FOR_ENVOY_GATEWAY = CHECKOUT / "deploy" / "pointsman-with-envoy-gateway-classes.yaml"
 GUIDE = CHECKOUT.parent / "shared" / "guide"
+
+GUIDE_PICKER = CHECKOUT / "deploy" / "kgateway-guide-picker.yaml"
 
 READY_S = 60.0
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.instances import eventually
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.installation import NAMESPACE, Door, door, install
+from tests.kubernetes.installation import Door, door, install
 
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1

@@ -56,8 +56,9 @@ def _status(
     served: ServedPool | None,
     controllers: Mapping[Ref, str],
 ) -> Status:
-    # The older generation calls its list `parent`.
-    name = "parent" if isinstance(pool, InferencePoolV1Alpha2) else "parents"
+    # The older generation calls its list `parent`, and has no place for a controller's name in it.
+    is_older = isinstance(pool, InferencePoolV1Alpha2)
+    name = "parent" if is_older else "parents"
     if served is None:
         return {name: []}
     return {
@@ -65,7 +66,7 @@ def _status(
             {
                 "parentRef": {"kind": gateway.kind, "group": gateway.group}
                 | {"namespace": gateway.namespace, "name": gateway.name},
-                "controllerName": controllers[gateway],
+                **({} if is_older else {"controllerName": controllers[gateway]}),
                 "conditions": _pool_conditions(pool, served.destination),
             }
             for gateway in served.parents
