@@ -198,9 +198,7 @@ def test_a_model_becomes_an_objective_and_a_rewrite() -> None:
     ]
     assert problems == []
     assert len(notes) == 2
-    assert notes[0].startswith(
-        "a.yaml:10: InferenceModel default/food: InferencePool default/"
-    )
+    assert notes[0].startswith("a.yaml:10: InferenceModel default/food: InferencePool default/")
     assert "now every name goes on to its servers" in notes[0]
     assert notes[1].startswith("a.yaml:15: ")
     assert "a request must carry 'x-gateway-inference-objective: food'" in notes[1]
