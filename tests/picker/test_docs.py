@@ -72,7 +72,7 @@ def test_the_plugin_that_the_page_shows_can_be_installed(
 
 def test_every_test_that_the_page_names_is_there() -> None:
     tests = Path(__file__).parents[1]
-    for name in re.findall(r"`((?:picker|e2e|cli)/[\w./]+(?:::\w+)?)`", PAGE):
+    for name in re.findall(r"`((?:picker|e2e|cli|kubernetes)/[\w./]+(?:::\w+)?)`", PAGE):
         path, _, function = name.partition("::")
         text = (tests / path).read_text()
         assert not function or f"def {function}(" in text, name

@@ -189,6 +189,28 @@ def test_the_tokens_of_good_answers_are_told_on() -> None:
     assert told == [(("asked", "target"), usage) for usage in usages]
 
 
+def test_what_another_replica_has_picked_is_counted_and_teaches_nothing() -> None:
+    told: list[tuple[tuple[str, ...], Usage | None]] = []
+    begun: list[tuple[str, ...]] = []
+    picks, hears = (
+        AccessLog(
+            lambda labels, usage: told.append((labels, usage)),
+            lambda labels, seconds: begun.append(labels),
+        )
+        for _ in range(2)
+    )
+    it, here = endpoint(), endpoint()
+    hears.expect(here, 1_000, ("mine", "mine"))
+    for target in ("", "target"):
+        made = with_usage(entry(picks.expect(it, 1_000)), input_tokens=7)
+        names = {"model": "asked"} | ({"target": target} if target else {})
+        made.common_properties.metadata.filter_metadata["pointsman"].update(names)
+        fed(hears, made)
+    assert told == [(("asked", target), Usage(7, None)) for target in ("asked", "target")]
+    assert begun == [("asked", "asked"), ("asked", "target")]
+    assert hears.matched == 0
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -1, 1e12])
 def test_a_number_that_is_no_count_of_tokens_is_not_known(number: float) -> None:
     made = with_usage(entry("1"), input_tokens=number)

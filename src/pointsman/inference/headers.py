@@ -69,6 +69,9 @@ DECISION_KEY = "decision"
 MODEL_KEY = "model"
 """Metadata key of the model that a picked request names, in that namespace."""
 
+TARGET_KEY = "target"
+"""Metadata key of the model that it is asked for in its place, where that is another one."""
+
 POOL_KEY = "pool"
 """Key of the pool's name (`namespace/name`) in that namespace of a pool's cluster."""
 

@@ -199,6 +199,7 @@ class Director:
             endpoints=tuple(endpoint.address for endpoint in chosen),
             pick=pick,
             model=ask.model or "",
+            target=wanted.model or "" if wanted.model != ask.model else "",
             body=_rewritten(ask, wanted.model),
             removed_headers=_removed(request.headers),
             response_headers=_tokens(profile, chosen[0]) if profile.token_headers else (),

@@ -3,11 +3,16 @@
 Entries come in batches and may be lost, so nothing is released by them. They are matched by the
 number that the picker left in the request's dynamic metadata: a request id would be the client's
 word, and the upstream host is another one after a fallback.
+
+Of several replicas a gateway tells one, whoever picked. Each number names its process, so that none
+is taken for another one's; what the answer to another replica's pick has cost is counted all the
+same, by the names that stand in the metadata, and nothing is learnt of its server.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +21,13 @@ from typing import Any
 from envoy.service.accesslog.v3 import als_pb2
 from google.protobuf.message import DecodeError
 
-from pointsman.inference.headers import PICK_KEY, PICK_NAMESPACE, TTFT_TAG
+from pointsman.inference.headers import (
+    MODEL_KEY,
+    PICK_KEY,
+    PICK_NAMESPACE,
+    TARGET_KEY,
+    TTFT_TAG,
+)
 from pointsman.picker.endpoints.table import Endpoint
 from pointsman.picker.ends.usage import Usage, usage_of
 from pointsman.wire.grpc import Call, Method, Responder, Status
@@ -60,6 +71,8 @@ class AccessLog:
         self._on_answer = on_answer
         self._on_first_byte = on_first_byte
         self._awaited: OrderedDict[str, Awaited] = OrderedDict()
+        self._own = f"{secrets.token_hex(4)}-"
+        """How the numbers of this process begin."""
         self._number = 0
         self.entries = 0
         self.matched = 0
@@ -71,7 +84,7 @@ class AccessLog:
     def expect(self, endpoint: Endpoint, uncached_tokens: int, labels: Labels = ()) -> str:
         """Wait for a pick's entry; returns the number that must come back with it."""
         self._number += 1
-        number = f"{self._number:x}"
+        number = f"{self._own}{self._number:x}"
         self._awaited[number] = Awaited(endpoint, uncached_tokens, labels)
         if len(self._awaited) > MAX_AWAITED:
             self._awaited.popitem(last=False)
@@ -85,21 +98,24 @@ class AccessLog:
         if PICK_NAMESPACE not in metadata:
             return
         fields = metadata[PICK_NAMESPACE].fields
-        number = fields[PICK_KEY].string_value if PICK_KEY in fields else ""
+        number = _text(fields, PICK_KEY)
         awaited = self._awaited.pop(number, None)
-        if awaited is None:
+        if awaited is not None:
+            self.matched += 1
+            labels = awaited.labels
+        elif number and not number.startswith(self._own):
+            model = _text(fields, MODEL_KEY)
+            labels = (model, _text(fields, TARGET_KEY) or model)
+        else:
             return
-        self.matched += 1
         ttft_s = _ttft_s(common)
         if entry.response.response_code.value in OK_STATUSES:
-            self._on_answer(awaited.labels, usage_of(metadata))
+            self._on_answer(labels, usage_of(metadata))
             if ttft_s is not None:
-                self._on_first_byte(awaited.labels, ttft_s)
-        if entry.response.response_code.value != 200:
+                self._on_first_byte(labels, ttft_s)
+        if awaited is None or ttft_s is None or entry.response.response_code.value != 200:
             return
-        if _host(common.upstream_remote_address) != awaited.endpoint.address:
-            return
-        if ttft_s is not None:
+        if _host(common.upstream_remote_address) == awaited.endpoint.address:
             awaited.endpoint.prefill.learn(awaited.uncached_tokens, ttft_s)
 
 
@@ -122,6 +138,10 @@ class _Stream(Call):
 
     def gone(self) -> None:
         """Nothing is held."""
+
+
+def _text(fields: Any, key: str) -> str:
+    return str(fields[key].string_value) if key in fields else ""
 
 
 def _host(address: Any) -> str:

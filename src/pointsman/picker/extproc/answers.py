@@ -22,6 +22,7 @@ from pointsman.inference.headers import (
     MODEL_KEY,
     PICK_KEY,
     PICK_NAMESPACE,
+    TARGET_KEY,
 )
 
 MAX_LOGGED_CHARACTERS = 256
@@ -82,6 +83,8 @@ class Forward:
     """The number that the access log shall bring back; "" where none is awaited."""
     model: str = ""
     """The model that was asked for, for the access log; told where a number is told."""
+    target: str = ""
+    """The model in its place, for the same; "" where there is none."""
     decision: str = ""
     """How it came about, for a client that may know; "" for all others."""
 
@@ -156,18 +159,18 @@ def picked(
     metadata = _destination_parts(destination)[0]
     if forward.pick or forward.decision:
         # A second `dynamic_metadata` merges with the first, as protobuf's fields do.
-        metadata += _pick_metadata(forward.pick, _loggable(forward.model), forward.decision)
+        model, target = _loggable(forward.model), _loggable(forward.target)
+        metadata += _pick_metadata(forward.pick, model, target, forward.decision)
     return _field(3 if in_body_response else 1, response) + metadata
 
 
-def _pick_metadata(pick: str, model: str, decision: str = "") -> bytes:
+def _pick_metadata(pick: str, model: str, target: str, decision: str) -> bytes:
     """`dynamic_metadata {pointsman: {pick: "...", model: "..."}}`, by hand: it never repeats.
 
     Struct {map fields = 1 of key = 1, value = 2}, Value {string_value = 3 | struct_value = 5}.
     """
-    inner = (_entry(PICK_KEY, pick) if pick else b"") + (_entry(MODEL_KEY, model) if model else b"")
-    if decision:
-        inner += _entry(DECISION_KEY, decision)
+    facts = {PICK_KEY: pick, MODEL_KEY: model, TARGET_KEY: target, DECISION_KEY: decision}
+    inner = b"".join(_entry(key, value) for key, value in facts.items() if value)
     outer = _field(1, _field(1, PICK_NAMESPACE.encode()) + _field(2, _field(5, inner)))
     return _field(8, outer)
 
