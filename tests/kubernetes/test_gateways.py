@@ -56,7 +56,7 @@ spec:
 
 
 @pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Cluster:
+def installed(cluster: Cluster, crds: None) -> Cluster:
     install(cluster)
     return cluster
 

@@ -26,7 +26,7 @@ spec: {controllerName: pointsman.dev/gateway-controller}
 
 
 @pytest.fixture(scope="module")
-def installed(cluster: Cluster) -> Cluster:
+def installed(cluster: Cluster, crds: None) -> Cluster:
     """With the classes of Envoy Gateway taken over."""
     absent("" if GUIDE.is_dir() else f"no {GUIDE}, where the guide is")
     install(cluster, FOR_ENVOY_GATEWAY)

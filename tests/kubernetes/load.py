@@ -1,0 +1,86 @@
+"""Requests that do not stop while something happens, and what became of each."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tests.kubernetes.installation import Door
+
+WORKERS = 4
+MOST = 200_000
+"""Requests in all; a test that goes on for too long does not go on for ever."""
+REQUEST_S = 30.0
+
+
+@dataclass
+class Load:
+    """Counts of what was asked and answered."""
+
+    answered: int = 0
+    failures: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, failure: str | None) -> None:
+        with self.lock:
+            if failure is None:
+                self.answered += 1
+            else:
+                self.failures.append(failure)
+
+
+@contextmanager
+def under_load(door: Door, model: str, *, keeps_connections: bool = True) -> Iterator[Load]:
+    """Ask for completions from several sides for as long as the context lasts.
+
+    Half of the workers keep their connection while the gateway does; the others take a new one for
+    each request.
+    """
+    load = Load()
+    stop = threading.Event()
+    workers = [
+        threading.Thread(
+            target=_work,
+            args=(door, model, load, stop, keeps_connections and number % 2 == 0),
+            daemon=True,
+        )
+        for number in range(WORKERS)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        yield load
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join(REQUEST_S)
+
+
+def _work(door: Door, model: str, load: Load, stop: threading.Event, keeps: bool) -> None:
+    body = json.dumps({"model": model, "prompt": "Say something.", "max_tokens": 2})
+    connection: http.client.HTTPConnection | None = None
+    while not stop.is_set() and load.answered < MOST:
+        if connection is None:
+            connection = http.client.HTTPConnection(door.host, door.port, timeout=REQUEST_S)
+        try:
+            connection.request(
+                "POST", "/v1/completions", body, {"content-type": "application/json"}
+            )
+            answer = connection.getresponse()
+            text = answer.read()
+            load.note(None if answer.status == 200 else f"{answer.status} {text[:200]!r}")
+            is_over = not keeps or answer.getheader("connection", "").lower() == "close"
+        except (OSError, http.client.HTTPException) as error:
+            load.note(f"{type(error).__name__}: {error}")
+            is_over = True
+        if is_over:
+            connection.close()
+            connection = None
+        # A client that asks without any pause would only measure itself.
+        stop.wait(0.01)
+    if connection is not None:
+        connection.close()

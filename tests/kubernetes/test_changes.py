@@ -1,0 +1,151 @@
+"""What changes or breaks in a cluster costs no request."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.instances import eventually
+from tests.kubernetes import binaries
+from tests.kubernetes.cluster import SHARED_CRDS, Cluster, node_is_missing
+from tests.kubernetes.conftest import absent
+from tests.kubernetes.installation import NAMESPACE, Door, door, install
+from tests.kubernetes.load import under_load
+from tests.kubernetes.test_gateways import GATEWAY
+
+OUTAGE_S = 60.0
+"""As long as an API server may take to come back after an upgrade."""
+SETTLED_S = 2.0
+
+PROXY = """
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyProxy
+metadata: {name: quick}
+spec:
+  provider:
+    type: Kubernetes
+    kubernetes: {envoyDeployment: {replicas: 2}}
+  shutdown: {drainTimeout: 20s, minDrainDuration: 3s}
+"""
+WITH_PROXY = GATEWAY.replace(
+    "  infrastructure:\n",
+    "  infrastructure:\n"
+    "    parametersRef: {group: gateway.envoyproxy.io, kind: EnvoyProxy, name: quick}\n",
+)
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Cluster]:
+    """A cluster of this module's own, whose API server it may stop."""
+    absent(binaries.missing() or node_is_missing())
+    absent("" if SHARED_CRDS.is_dir() else f"no {SHARED_CRDS}, where the CRDs of others are")
+    with Cluster() as made:
+        made.start_node()
+        made.install_crds()
+        install(made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def front(own: Cluster) -> Door:
+    own.apply(PROXY)
+    own.apply(WITH_PROXY)
+    found = door(own, "front", 80)
+    own.await_rollout("front-pointsman")
+    found.answers("base")
+    return found
+
+
+def leader(cluster: Cluster) -> str:
+    """The pod that has the lease; "" while none has."""
+    lease = cluster.get("lease", "pointsman", NAMESPACE)
+    return str(lease["spec"].get("holderIdentity") or "")
+
+
+def conditions(cluster: Cluster, kind: str, name: str) -> dict[str, str]:
+    status: dict[str, Any] = cluster.get(kind, name).get("status", {})
+    return {item["type"]: item["status"] for item in status.get("conditions", ())}
+
+
+def test_a_rolling_update_of_envoy_drops_no_request(own: Cluster, front: Door) -> None:
+    before = {item["metadata"]["uid"] for item in pods(own)}
+    with under_load(front, "base") as load:
+        eventually(lambda: load.answered > 50)
+        own.kubectl("rollout", "restart", "deployment/front-pointsman")
+        own.await_rollout("front-pointsman")
+        eventually(lambda: before.isdisjoint({item["metadata"]["uid"] for item in pods(own)}), 60)
+        seen = load.answered
+        eventually(lambda: load.answered > seen + 50)
+    assert load.failures == []
+
+
+def pods(cluster: Cluster) -> list[dict[str, Any]]:
+    return cluster.find("pods", "default", "gateway.networking.k8s.io/gateway-name=front")
+
+
+def test_model_servers_come_and_go_without_a_failed_request(own: Cluster, front: Door) -> None:
+    with under_load(front, "base") as load:
+        own.kubectl("scale", "deployment/models", "--replicas=4")
+        own.await_rollout("models")
+        own.kubectl("scale", "deployment/models", "--replicas=2")
+        eventually(lambda: len(own.find("pods", "default", "app=models")) == 2, 60)
+        seen = load.answered
+        eventually(lambda: load.answered > seen + 50)
+    assert load.failures == []
+
+
+def test_when_the_leader_dies_another_goes_on(own: Cluster, front: Door) -> None:
+    first = eventually(lambda: leader(own), 30)
+    with under_load(front, "base") as load:
+        # Neither the pod's name nor its lease goes with the process, as when a machine hangs.
+        own.cut_off(first, NAMESPACE)
+        second = eventually(lambda: (found := leader(own)) != first and found, 60)
+        own.kubectl("label", "gateway/front", f"seen-by={second}", "--overwrite")
+        own.apply(GATEWAY.replace("name: front}", "name: second}").split("---")[0])
+        eventually(lambda: conditions(own, "gateway", "second").get("Accepted") == "True", 30)
+        own.reconnect(first, NAMESPACE)
+        own.kubectl("delete", "gateway/second", "--wait=false")
+    assert load.failures == []
+    own.await_rollout("pointsman", NAMESPACE)
+    assert leader(own) == second
+
+
+def test_a_leader_that_ends_hands_over_at_once(own: Cluster, front: Door) -> None:
+    first = eventually(lambda: leader(own), 30)
+    own.kubectl("delete", f"pod/{first}", "-n", NAMESPACE, "--wait=false")
+    eventually(lambda: leader(own) not in ("", first), 12)
+    own.await_rollout("pointsman", NAMESPACE)
+
+
+@pytest.mark.timeout(300)
+def test_an_api_server_that_is_gone_for_a_minute_costs_no_request(
+    own: Cluster, front: Door
+) -> None:
+    with under_load(front, "base") as load:
+        eventually(lambda: load.answered > 50)
+        own.stop_apiserver()
+        threading.Event().wait(OUTAGE_S)
+        during = load.answered
+        own.start_apiserver()
+        # It is heard again: what changes now arrives.
+        own.kubectl("scale", "deployment/models", "--replicas=3")
+        own.await_rollout("models")
+        eventually(lambda: leader(own), 30)
+        own.apply(GATEWAY.replace("name: front}", "name: after}").split("---")[0])
+        eventually(lambda: conditions(own, "gateway", "after").get("Accepted") == "True", 30)
+        own.kubectl("delete", "gateway/after", "--wait=false")
+        seen = load.answered
+        eventually(lambda: load.answered > seen + 50)
+    assert during > 500
+    assert load.failures == []
+
+
+def test_an_envoy_that_is_killed_comes_back_with_what_it_had(own: Cluster, front: Door) -> None:
+    for item in pods(own):
+        own.kill(item["metadata"]["name"], signal.SIGKILL)
+    own.await_rollout("front-pointsman")
+    front.answers("base")
