@@ -70,7 +70,7 @@ lock:
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
 		--no-emit-index-url --no-emit-find-links --no-header --upgrade \
-		--extra dev pyproject.toml --output-file requirements.lock
+		--extra dev --extra kubeconfig pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
 		--no-emit-index-url --no-emit-find-links --no-header --constraint requirements.lock \
 		pyproject.toml --output-file requirements-runtime.lock

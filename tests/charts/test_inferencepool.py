@@ -90,6 +90,17 @@ def test_the_role_of_the_other_chart_can_be_bound(inferencepool: Chart) -> None:
     }
 
 
+def test_beside_a_bound_role_a_leader_may_still_be_elected(inferencepool: Chart) -> None:
+    picker = {"leaderElection": True, "rbac": {"clusterRole": "pointsman-picker"}}
+
+    found = inferencepool.render(with_pool({"picker": picker}))
+
+    (role,) = found.all("Role")
+    assert rights(role) == {("coordination.k8s.io", "leases"): {"get", "create", "update"}}
+    bound = {item["roleRef"]["name"] for item in found.all("RoleBinding")}
+    assert bound == {"pointsman-picker", role["metadata"]["name"]}
+
+
 def test_the_picker_runs_without_privileges(inferencepool: Chart) -> None:
     assert_restricted(inferencepool.render(POOL).one("Deployment"))
 

@@ -19,8 +19,12 @@ TEST_S = 180
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+        if here not in item.path.parents:
+            continue
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TEST_S))
+        if item.get_closest_marker("slow") is not None and not binaries.is_required(os.environ):
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make test-kubernetes"))
 
 
 def absent(reason: str) -> None:

@@ -17,9 +17,10 @@ from tests.kubernetes.installation import NAMESPACE, Door, door, install
 from tests.kubernetes.load import under_load
 from tests.kubernetes.test_gateways import GATEWAY
 
+pytestmark = pytest.mark.slow
+
 OUTAGE_S = 60.0
 """As long as an API server may take to come back after an upgrade."""
-SETTLED_S = 2.0
 
 PROXY = """
 apiVersion: gateway.envoyproxy.io/v1alpha1

@@ -95,6 +95,12 @@ _PORT = click.IntRange(1, 65535)
     type=click.Choice(["Always", "IfNotPresent", "Never"]),
 )
 @click.option(
+    "--image-pull-secret",
+    "image_pull_secrets",
+    multiple=True,
+    help="A Secret for that image in the namespaces of Gateways and pools; may be repeated.",
+)
+@click.option(
     "--provide-pickers",
     is_flag=True,
     help="Make a picker for every InferencePool that names none.",
@@ -125,6 +131,7 @@ def controller(  # one option, one parameter
     bind: str,
     image: str,
     image_pull_policy: str | None,
+    image_pull_secrets: tuple[str, ...],
     provide_pickers: bool,
     elects_leader: bool,
     certificate_lifetime: str,
@@ -152,6 +159,7 @@ def controller(  # one option, one parameter
         xds_port=xds_port,
         image=image,
         image_pull_policy=image_pull_policy,
+        image_pull_secrets=image_pull_secrets,
         provides_pickers=provide_pickers,
         certificate_life=_lifetime(certificate_lifetime),
     )

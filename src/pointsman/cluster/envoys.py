@@ -192,7 +192,6 @@ def _owner(gateway: Gateway) -> Object:
         "name": gateway.metadata.name,
         "uid": gateway.metadata.uid,
         "controller": True,
-        "blockOwnerDeletion": True,
     }
 
 
@@ -309,7 +308,11 @@ def _deployment(
         "affinity": pod.affinity,
         "tolerations": list(pod.tolerations) or None,
         "nodeSelector": dict(pod.node_selector) or None,
-        "imagePullSecrets": list(pod.image_pull_secrets) or None,
+        "imagePullSecrets": [
+            *({"name": name} for name in installation.image_pull_secrets),
+            *pod.image_pull_secrets,
+        ]
+        or None,
         "priorityClassName": pod.priority_class_name,
         "hostUsers": pod.host_users,
         "initContainers": list(wanted.init_containers) or None,

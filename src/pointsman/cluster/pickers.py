@@ -118,9 +118,11 @@ def picker_objects(ref: Ref, pool: Resource, installation: Installation) -> tupl
             "protocol": "TCP",
         }
     ]
+    secrets = [{"name": each} for each in installation.image_pull_secrets]
     template = {
         "metadata": {"labels": labels},
         "spec": {
+            **({"imagePullSecrets": secrets} if secrets else {}),
             "serviceAccountName": name,
             "enableServiceLinks": False,
             "securityContext": pod_security(),
@@ -155,6 +157,8 @@ def _container(pool: Ref, installation: Installation) -> Object:
             *("--pool-name", pool.name),
             *("--pool-namespace", pool.namespace),
             *(("--pool-group", pool.group) if pool.group == EXPERIMENTAL_GROUP else ()),
+            # Its role lets it ask nobody who may read its metrics.
+            "--metrics-endpoint-auth=false",
         ],
         "env": [
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},

@@ -41,6 +41,8 @@ class Installation:
     image: str = MANAGER
     """Of Envoys and of the pickers that are provided."""
     image_pull_policy: str | None = None
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets in the namespaces of Gateways and pools."""
     provides_pickers: bool = False
     """Every pool without a picker gets one."""
     certificate_life: timedelta = DEFAULT_CERTIFICATE_LIFE
