@@ -204,6 +204,12 @@ class Cluster:
         assert (done.returncode != 0) == fails, (arguments, done.stdout, done.stderr)
         return done.stdout + (done.stderr if fails else "")
 
+    def pid(self, part: str) -> int:
+        """The process of a part that runs, like `kube-apiserver`."""
+        process = self._parts[part].process
+        assert process is not None, f"{part} is stopped"
+        return process.pid
+
     def environment(self, kubeconfig: Path | None = None) -> dict[str, str]:
         """Variables under which kubectl, helm or `pointsman` talk to this cluster."""
         path = f"{self._program('kubectl').parent}:{os.environ.get('PATH', '')}"
