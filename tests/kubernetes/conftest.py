@@ -11,6 +11,7 @@ import pytest
 
 from tests.kubernetes import binaries
 from tests.kubernetes.cluster import SHARED_CRDS, Cluster, node_is_missing
+from tests.kubernetes.installation import FOR_ENVOY_GATEWAY, NAMESPACE, install
 
 TEST_S = 180
 """Of one test, the start of the cluster by the first one included."""
@@ -56,6 +57,18 @@ def crds(control_plane: Cluster) -> None:
     """The kinds of the Gateway API, of the inference extension and of Envoy Gateway."""
     absent("" if SHARED_CRDS.is_dir() else f"no {SHARED_CRDS}, where the CRDs of others are")
     control_plane.install_crds()
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster, crds: None) -> Iterator[Cluster]:
+    """Pointsman is installed, and serves the classes of Envoy Gateway too.
+
+    Whatever the tests did, it never lacked a right: the manifests give exactly what it needs.
+    """
+    install(cluster, FOR_ENVOY_GATEWAY)
+    yield cluster
+    for log in cluster.folder.glob(f"pods/{NAMESPACE}/*/*.log"):
+        assert "forbidden" not in log.read_text(errors="replace").lower(), log
 
 
 @pytest.fixture

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import yaml
 
 from tests.charts import program
 from tests.charts.manifests import CHARTS, DEPLOY, RENDERINGS
 from tests.charts.test_inferencepool import CONFIG
-from tests.kubernetes import binaries
-from tests.kubernetes.cluster import SHARED_CRDS, Cluster, node_is_missing
+from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.conftest import absent
-from tests.kubernetes.installation import door, install
+from tests.kubernetes.installation import door
 
 ON_TRIAL = ("--dry-run=server", "--validate=strict")
 
@@ -88,17 +85,6 @@ def test_the_api_server_takes_what_many_values_make(
     assert said.count("(server dry run)") >= 9
 
 
-@pytest.fixture(scope="module")
-def installed() -> Iterator[Cluster]:
-    """A cluster of its own, with the controller as `deploy/pointsman.yaml` installs it."""
-    absent(binaries.missing() or node_is_missing())
-    absent("" if SHARED_CRDS.is_dir() else f"no {SHARED_CRDS}, where the CRDs of others are")
-    with Cluster() as made:
-        made.start_node()
-        install(made)
-        yield made
-
-
 SERVERS = """
 apiVersion: apps/v1
 kind: Deployment
@@ -133,20 +119,18 @@ spec:
 """
 
 
-def test_what_the_manifests_install_serves_a_pool(installed: Cluster) -> None:
+def test_what_the_manifests_install_serves_a_pool(installed: Cluster, namespace: str) -> None:
     cluster = installed
     wait = ("--for=condition=Accepted", "--timeout=30s")
     cluster.kubectl("wait", "gatewayclass/pointsman", *wait)
 
-    cluster.apply(SERVERS)
-    cluster.apply(DEPLOY / "inferencepool.yaml")
-    cluster.await_rollout("llama")
-    cluster.await_rollout("llama-picker")
+    cluster.apply(SERVERS, namespace)
+    pool = (DEPLOY / "inferencepool.yaml").read_text()
+    cluster.apply(pool.replace("namespace: default", f"namespace: {namespace}"), namespace)
+    cluster.await_rollout("llama", namespace)
+    cluster.await_rollout("llama-picker", namespace)
 
-    assert door(cluster, "front", 80).answers("llama-3").json["model"] == "llama-3"
-
-
-def test_nothing_that_is_installed_lacks_a_right(installed: Cluster) -> None:
-    for namespace in ("pointsman-system", "default"):
-        for log in installed.folder.glob(f"pods/{namespace}/*/*.log"):
-            assert "forbidden" not in log.read_text(errors="replace").lower(), log
+    front = door(cluster, "front", 80, namespace)
+    assert front.answers("llama-3").json["model"] == "llama-3"
+    for log in cluster.folder.glob(f"pods/{namespace}/*/*.log"):
+        assert "forbidden" not in log.read_text(errors="replace").lower(), log

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.installation import Door, door, install
+from tests.kubernetes.installation import Door, door
 
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -53,12 +53,6 @@ spec:
         args: [modelserver, base, --host, 0.0.0.0, --port, "8000"]
         readinessProbe: {httpGet: {path: /health, port: 8000}}
 """
-
-
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster, crds: None) -> Cluster:
-    install(cluster)
-    return cluster
 
 
 @pytest.fixture(scope="module")

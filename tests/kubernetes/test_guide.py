@@ -8,12 +8,10 @@ from tests.e2e.instances import eventually
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.conftest import absent
 from tests.kubernetes.installation import (
-    FOR_ENVOY_GATEWAY,
     GUIDE,
     GUIDE_PICKER,
     READY_S,
     door,
-    install,
 )
 
 OLD_POOLS = "inferencepools.inference.networking.x-k8s.io"
@@ -25,12 +23,9 @@ spec: {controllerName: pointsman.dev/gateway-controller}
 """
 
 
-@pytest.fixture(scope="module")
-def installed(cluster: Cluster, crds: None) -> Cluster:
-    """With the classes of Envoy Gateway taken over."""
+@pytest.fixture(autouse=True)
+def guide() -> None:
     absent("" if GUIDE.is_dir() else f"no {GUIDE}, where the guide is")
-    install(cluster, FOR_ENVOY_GATEWAY)
-    return cluster
 
 
 def test_envoy_gateways_guide(installed: Cluster) -> None:
