@@ -141,6 +141,7 @@ def test_models_and_priorities_of_both_groups_count(
         conversation.end()
 
 
+@pytest.mark.slow
 def test_while_the_api_server_is_away_it_picks_with_what_it_knows(namespace_of_own: Any) -> None:
     cluster, namespace, kubeconfig = namespace_of_own
     server(cluster, namespace, "one", "10.1.0.1")
@@ -166,6 +167,7 @@ def namespace_of_own(request: pytest.FixtureRequest) -> Any:
         yield cluster, "own", account(cluster, "own")
 
 
+@pytest.mark.slow
 def test_without_the_right_to_see_pods_it_is_not_ready(
     control_plane: Cluster, namespace: str, kubeconfig: Path
 ) -> None:
@@ -227,6 +229,7 @@ def metrics(port: int, token: str = "") -> tuple[int, str]:
     return answer.status, text
 
 
+@pytest.mark.slow
 def test_of_two_replicas_one_is_ready_and_the_other_takes_over(
     control_plane: Cluster, namespace: str, kubeconfig: Path
 ) -> None:
@@ -274,6 +277,7 @@ def test_what_it_cannot_do_without_is_told_before_it_starts(
         assert "there is no kubeconfig /nowhere" in it.log
 
 
+@pytest.mark.slow
 def test_a_gateway_that_shows_answers_gets_them_to_their_end(
     control_plane: Cluster, namespace: str, kubeconfig: Path
 ) -> None:

@@ -15,7 +15,7 @@ from tests.e2e.instances import eventually
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.pickers import Conversation, account, pool
 
-pytestmark = pytest.mark.usefixtures("crds")
+pytestmark = [pytest.mark.usefixtures("crds"), pytest.mark.slow]
 
 SERVERS = """
 apiVersion: apps/v1
