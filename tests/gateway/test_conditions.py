@@ -43,3 +43,10 @@ def test_conditions_inside_lists_are_matched_by_what_they_are_about() -> None:
 def test_a_status_that_did_not_change_stays_equal() -> None:
     first = with_times({"conditions": [condition("True")], "x": [1]}, None, THEN)
     assert with_times({"conditions": [condition("True")], "x": [1]}, first, NOW) == first
+
+
+def test_entries_are_the_same_however_their_references_are_ordered() -> None:
+    old = {"parentRef": {"group": "g", "name": "front"}, "conditions": [condition("True")]}
+    new = {"parentRef": {"name": "front", "group": "g"}, "conditions": [condition("True")]}
+    written = with_times({"parents": [old]}, None, THEN)
+    assert with_times({"parents": [new]}, written, NOW) == written

@@ -155,8 +155,9 @@ def _timed(new: Iterable[Condition], old: Any, now: str) -> list[dict[str, Any]]
 
 
 def _identity(item: Any) -> str:
-    """What tells entries of a status list apart."""
+    """What tells entries of a status list apart. An API server has a reference's keys sorted."""
     if not isinstance(item, Mapping):
         return repr(item)
     names = ("name", "parentRef", "ancestorRef", "controllerName")
-    return repr([item.get(name) for name in names])
+    values = (item.get(name) for name in names)
+    return repr([sorted(each.items()) if isinstance(each, Mapping) else each for each in values])
