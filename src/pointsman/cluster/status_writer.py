@@ -20,7 +20,15 @@ from pointsman.cluster.merging import (
     without_entries,
 )
 from pointsman.gateway.statuses.facts import Status
-from pointsman.resources import kinds
+from pointsman.resources import (
+    client_policies,
+    envoy_gateway,
+    envoy_proxy,
+    gateway_api,
+    inference_extension,
+    kinds,
+    traffic_policies,
+)
 from pointsman.resources.base import Ref, Resource
 from pointsman.resources.gateway_api import Gateway
 from pointsman.sources.clock import now_text
@@ -37,6 +45,20 @@ RETRY_S = (1.0, 30.0)
 """First and longest pause after the API server did not take a status."""
 SEEN_WITHIN_S = 10.0
 """A write is heard of by the watch; until then the object is not looked at again."""
+
+WITH_ENTRIES: tuple[type[Resource], ...] = (
+    gateway_api.HTTPRoute,
+    gateway_api.GRPCRoute,
+    gateway_api.BackendTLSPolicy,
+    inference_extension.InferencePool,
+    inference_extension.InferencePoolV1Alpha2,
+    envoy_gateway.EnvoyExtensionPolicy,
+    envoy_gateway.EnvoyPatchPolicy,
+    envoy_proxy.EnvoyProxy,
+    traffic_policies.BackendTrafficPolicy,
+    client_policies.ClientTrafficPolicy,
+)
+"""The kinds in whose statuses each controller has entries of its own."""
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +108,10 @@ class StatusWriter:
         """Objects that were written: the version before, and until when the next is awaited."""
         self._failed: dict[Ref, tuple[float, float]] = {}
         """Objects that could not be written: when to try again, and the pause after that."""
+        self._good: dict[Ref, tuple[Status | None, Resource]] = {}
+        """Objects as they should be, each with what we say of it: nothing is to be compared."""
+        self._good_for: frozenset[tuple[str, str]] = frozenset()
+        """The Gateways with which that was found."""
         self.writes = 0
         self.conflicts = 0
         self.errors = 0
@@ -120,7 +146,14 @@ class StatusWriter:
 
     async def _round(self) -> None:
         now = time.monotonic()
-        dirty = [ref for ref in self._candidates() if self._is_due(ref, now) and self._differs(ref)]
+        gateways = self._gateways()
+        if gateways != self._good_for:
+            self._good, self._good_for = {}, gateways
+        self._awaited = {
+            ref: item for ref, item in self._awaited.items() if self._is_awaited(ref, now)
+        }
+        candidates = self._candidates()
+        dirty = [ref for ref in candidates if self._is_due(ref, now) and self._differs(ref)]
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def write(ref: Ref) -> None:
@@ -130,32 +163,46 @@ class StatusWriter:
                     await self._write(ref)
 
         await asyncio.gather(*(write(ref) for ref in dirty))
-        self._failed = {ref: item for ref, item in self._failed.items() if self._store.find(ref)}
-        self._awaited = {
-            ref: item for ref, item in self._awaited.items() if item[1] > time.monotonic()
+        # What is well by itself by now is not waited for.
+        tried = frozenset(dirty)
+        self._failed = {
+            ref: item
+            for ref, item in self._failed.items()
+            if (ref in tried or item[0] > now) and self._store.find(ref) is not None
         }
+        if len(self._good) > len(candidates):
+            self._good = {ref: self._good[ref] for ref in candidates if ref in self._good}
 
     def _candidates(self) -> list[Ref]:
         """What we speak of, and what still has words of ours though we serve it no more."""
         left = [
-            item.ref
-            for item in self._store
-            if item.ref not in self._wanted and has_entries(item.status, self._controllers)
+            held.ref
+            for cls in WITH_ENTRIES
+            for held in self._store.held(cls)
+            if held.ref not in self._wanted and has_entries(held.item.status, self._controllers)
         ]
         return [*self._wanted, *left]
 
-    def _is_due(self, ref: Ref, now: float) -> bool:
-        item = self._store.find(ref)
-        if item is None:
-            return False
+    def _is_awaited(self, ref: Ref, now: float) -> bool:
+        """Whether what was written has not come back yet."""
         version, until = self._awaited.get(ref, ("", 0.0))
-        if item.metadata.resource_version == version and now < until:
-            return False
-        return now >= self._failed.get(ref, (0.0, 0.0))[0]
+        item = self._store.find(ref)
+        return item is not None and item.metadata.resource_version == version and now < until
+
+    def _is_due(self, ref: Ref, now: float) -> bool:
+        return ref not in self._awaited and now >= self._failed.get(ref, (0.0, 0.0))[0]
 
     def _differs(self, ref: Ref) -> bool:
-        item = self._store.find(ref)
-        return item is not None and self._status(ref, item.status) != (item.status or {})
+        item, ours = self._store.find(ref), self._wanted.get(ref)
+        if item is None:
+            return False
+        said, known = self._good.get(ref, (None, None))
+        if known is item and (said is ours or said == ours):
+            return False
+        differs = self._status(ref, item.status) != (item.status or {})
+        if not differs:
+            self._good[ref] = (ours, item)
+        return differs
 
     def _status(self, ref: Ref, old: Mapping[str, Any] | None) -> dict[str, Any]:
         ours = self._wanted.get(ref)
