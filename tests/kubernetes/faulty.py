@@ -6,10 +6,12 @@ about each request first, and answers in the API server's place or lets it pass.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,3 +116,25 @@ async def faulty(kubeconfig: Path) -> AsyncIterator[FaultyServer]:
             yield server
         finally:
             await runner.cleanup()
+
+
+@contextmanager
+def running_faulty(kubeconfig: Path) -> Iterator[FaultyServer]:
+    """The same in a thread of its own, for tests that wait for processes."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    context = faulty(kubeconfig)
+
+    async def enter() -> FaultyServer:
+        return await context.__aenter__()
+
+    async def leave() -> None:
+        await context.__aexit__(None, None, None)
+
+    try:
+        yield asyncio.run_coroutine_threadsafe(enter(), loop).result(20)
+    finally:
+        asyncio.run_coroutine_threadsafe(leave(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)

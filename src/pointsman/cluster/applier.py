@@ -1,8 +1,9 @@
 """Brings about the objects that should be there, by server-side apply, and takes away the others.
 
-What was applied is told apart by a digest in an annotation: an object that has it, in the
-generation that the apply left, is as it should be and costs nothing. An object of the same name
-that is not ours is left alone, and told of.
+What was applied is told apart by a digest in an annotation. An object that has it, and that nobody
+has changed since, is as it should be and costs nothing: by its generation, where it has one, else
+by its version. Applying once more what is there already changes nothing in the API server. An
+object of the same name that is not ours is left alone, and told of.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from pointsman.cluster.settings import MANAGED_LABEL, MANAGER
+from pointsman.cluster.settings import INSTALLATION_ANNOTATION, MANAGED_LABEL, MANAGER
 from pointsman.resources import kinds
 from pointsman.resources.base import Ref, Resource
 from pointsman.sources.kubernetes.api import APPLY_PATCH, Api, ApiError, path_of
@@ -32,6 +34,26 @@ Object = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """An object as the last apply left it."""
+
+    generation: int
+    """0 for kinds that have none."""
+    version: str
+    seen: str
+    """Its version in the store at that time: the watch will tell of the new one."""
+
+    def is_still(self, found: Resource) -> bool:
+        """Nobody has changed it since."""
+        meta = found.metadata
+        if meta.resource_version == self.seen:
+            return True
+        return meta.generation == self.generation and (
+            self.generation > 0 or meta.resource_version == self.version
+        )
+
+
 class TakenError(Exception):
     """An object of that name is there and is somebody else's."""
 
@@ -43,22 +65,25 @@ class Applier:
         self,
         store: Store,
         api: Api,
+        installation: str,
         is_leader: Callable[[], bool],
         is_abandoned: Callable[[Resource], bool],
         on_change: Callable[[], None],
     ) -> None:
-        """`is_abandoned`: something of ours is for nobody any more.
+        """`installation` is in an annotation of all that is ours.
+
+        `is_abandoned`: something of ours is for nobody any more.
 
         `on_change` is called when the problems have changed.
         """
         self._store = store
         self._api = api
+        self._installation = installation
         self._is_leader = is_leader
         self._is_abandoned = is_abandoned
         self._on_change = on_change
         self._wanted: dict[Ref, tuple[Object, str]] = {}
-        self._generations: dict[Ref, int] = {}
-        """Of each applied object, after the apply; 0 for kinds that have none."""
+        self._applied: dict[Ref, _Applied] = {}
         self._retries: dict[Ref, tuple[float, float]] = {}
         self._wake = asyncio.Event()
         self._has_plan = False
@@ -129,13 +154,17 @@ class Applier:
             or found.metadata.annotations.get(DIGEST_ANNOTATION) != self._wanted[ref][1]
         ):
             return True
-        known = self._generations.get(ref)
-        return known is not None and known != found.metadata.generation
+        known = self._applied.get(ref)
+        return known is not None and not known.is_still(found)
 
     async def _apply(self, ref: Ref) -> None:
         item, digest = self._wanted[ref]
         meta = item["metadata"]
-        annotations = {**meta.get("annotations", {}), DIGEST_ANNOTATION: digest}
+        annotations = {
+            **meta.get("annotations", {}),
+            INSTALLATION_ANNOTATION: self._installation,
+            DIGEST_ANNOTATION: digest,
+        }
         body = {**item, "metadata": {**meta, "annotations": annotations}}
         path = _path(ref)
         params = {"fieldManager": MANAGER, "force": "true"}
@@ -154,7 +183,13 @@ class Applier:
             return
         self._retries.pop(ref, None)
         self.problems.pop(ref, None)
-        self._generations[ref] = int(made.get("metadata", {}).get("generation") or 0)
+        before = self._store.find(ref)
+        meta = made.get("metadata") or {}
+        self._applied[ref] = _Applied(
+            int(meta.get("generation") or 0),
+            str(meta.get("resourceVersion") or ""),
+            before.metadata.resource_version if before is not None else "",
+        )
         self.applied += 1
         log.info("%s: applied", ref)
 
@@ -162,7 +197,8 @@ class Applier:
         found = self._store.find(ref)
         if found is not None:
             labels: Mapping[str, str] = found.metadata.labels
-        elif ref in self._generations:
+            annotations: Mapping[str, str] = found.metadata.annotations
+        elif ref in self._applied:
             return
         else:
             try:
@@ -172,15 +208,20 @@ class Applier:
                     return
                 raise
             labels = meta.get("labels") or {}
+            annotations = meta.get("annotations") or {}
         if labels.get(MANAGED_LABEL) != MANAGER:
             raise TakenError(f"{ref} is there already, and was not made by Pointsman")
+        maker = annotations.get(INSTALLATION_ANNOTATION)
+        if maker != self._installation:
+            raise TakenError(f"{ref} is there already, and is of another Pointsman ({maker})")
 
     def _superfluous(self) -> list[Resource]:
         """What was made for somebody who is still there and needs it no more."""
         return [
             item
             for item in self._store
-            if item.metadata.labels.get(MANAGED_LABEL) == MANAGER
+            if item.metadata.annotations.get(INSTALLATION_ANNOTATION) == self._installation
+            and item.metadata.labels.get(MANAGED_LABEL) == MANAGER
             and item.ref not in self._wanted
             and item.metadata.deletion_timestamp is None
             and self._is_abandoned(item)
@@ -195,7 +236,7 @@ class Applier:
                 log.warning("%s is not needed any more and cannot be deleted: %s", item.ref, error)
                 self._retries.setdefault(item.ref, (time.monotonic() + RETRY_S[1], RETRY_S[1]))
             return
-        self._generations.pop(item.ref, None)
+        self._applied.pop(item.ref, None)
         log.info("%s: deleted", item.ref)
 
 

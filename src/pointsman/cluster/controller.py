@@ -27,7 +27,13 @@ from pointsman.cluster.fleets import completed, fleets
 from pointsman.cluster.health import Sample, serving_health, serving_metrics
 from pointsman.cluster.key_ring import KeyRing, fleet_of
 from pointsman.cluster.pickers import is_picker_superfluous, picker_objects, wanted_pickers
-from pointsman.cluster.settings import MANAGED, OWN_CONTROLLER, Installation
+from pointsman.cluster.settings import (
+    MANAGED,
+    MANAGED_LABEL,
+    MANAGER,
+    OWN_CONTROLLER,
+    Installation,
+)
 from pointsman.cluster.status_writer import StatusWriter
 from pointsman.gateway.listeners.access_logs import JSON_ON_STDOUT, AccessLog
 from pointsman.gateway.options import Options
@@ -154,7 +160,12 @@ class ClusterController:
             self.source.version,
         )
         self.applier = Applier(
-            self.store, api, self.is_leader, self._is_abandoned, self._reconsider
+            self.store,
+            api,
+            installation.identity,
+            self.is_leader,
+            self._is_abandoned,
+            self._reconsider,
         )
         self.control = Controller(self.store, self.options, self._publish, self._complete)
         self._made: dict[Ref, Made] = {}
@@ -258,9 +269,9 @@ class ClusterController:
                 self._plan_wanted.clear()
                 touched = (*_result(changes), *subscription.take())
                 self._plan()
-                # What others say of the objects that we made is known to nobody else here.
-                if any(isinstance(item.new or item.old, _WATCHED) for item in touched):
+                if any(_is_made(change.old) or _is_made(change.new) for change in touched):
                     self.applier.look_again()
+                    # How many Envoys are ready, and where they are, is in their statuses.
                     self.control.reconsider()
                 self.writer.look_again()
 
@@ -370,7 +381,8 @@ class ClusterController:
             yield Sample(f"{name}_{key}", "counter", text, value)
 
 
-_WATCHED = (apps.Deployment, core.Service)
+def _is_made(item: Resource | None) -> bool:
+    return item is not None and item.metadata.labels.get(MANAGED_LABEL) == MANAGER
 
 
 def _result(task: asyncio.Task[Any]) -> tuple[Any, ...]:

@@ -63,7 +63,10 @@ def merged_status(
             def is_ours(entry: Any) -> bool:
                 return _is_ours(entry, namespace, controllers, gateways)
 
-            result[key] = _entries(before.get(key), value, is_ours, key)
+            entries = _entries(before.get(key), value, is_ours, key)
+            # Where nobody has said anything, nothing is said of that either.
+            if entries or key in before:
+                result[key] = entries
         elif key == "conditions":
             result[key] = _conditions(before.get(key), value)
         else:

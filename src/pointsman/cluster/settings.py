@@ -18,6 +18,9 @@ GATEWAY_LABEL = "gateway.networking.k8s.io/gateway-name"
 CLASS_LABEL = "gateway.networking.k8s.io/gateway-class-name"
 POOL_LABEL = "pointsman.dev/pool"
 
+INSTALLATION_ANNOTATION = "pointsman.dev/installation"
+"""On what was made: by which Pointsman, for a cluster may have several."""
+
 PROVIDE_PICKER_ANNOTATION = "pointsman.dev/provide-picker"
 """On an InferencePool, or on a GatewayClass for all pools behind its Gateways (`"true"`): a pool
 that names no picker gets one."""
@@ -46,6 +49,11 @@ class Installation:
     provides_pickers: bool = False
     """Every pool without a picker gets one."""
     certificate_life: timedelta = DEFAULT_CERTIFICATE_LIFE
+
+    @property
+    def identity(self) -> str:
+        """Tells this Pointsman from others of the cluster."""
+        return f"{self.namespace}/{self.service}"
 
     @property
     def host(self) -> str:
