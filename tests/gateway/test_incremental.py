@@ -121,6 +121,37 @@ def test_a_pod_that_moves_costs_its_endpoints() -> None:
     assert after.scene is before.scene
 
 
+POOL = """
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: models}
+spec:
+  selector: {matchLabels: {app: one}}
+  targetPorts: [{number: 8000}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: models}
+spec:
+  parentRefs: [{name: front}]
+  rules:
+  - backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: models}]
+"""
+
+
+def test_a_pod_of_a_pool_that_moves_makes_no_route_anew() -> None:
+    store = loaded(f"{SERVED}---{POOL}")
+    before = translate(store, OPTIONS)
+    pod = store.get(Pod, "default", "one")
+    assert pod is not None
+    store.apply([pod.with_status({"podIP": "10.0.0.2"})])
+    after = translate(store, OPTIONS, before)
+    ref = Ref(GROUP, "HTTPRoute", "default", "models")
+    assert after.parts[ref] is before.parts[ref]
+    (pool,) = after.pools.values()
+    assert [item.host for item in pool.servers] == ["10.0.0.2"]
+
+
 def test_our_own_words_about_an_object_change_nothing() -> None:
     store, memory = loaded(SERVED), Memory()
     before = translate(store, OPTIONS)

@@ -56,7 +56,7 @@ def _of_parts(
         for processor in item.processors
     }
     for part in parts:
-        for gateway in {entries.listener.gateway.ref for entries in part.hosts.values()}:
+        for gateway in part.gateways:
             yield gateway, part.clusters
         for name, filters in part.processors.items():
             for filter_name in filters:

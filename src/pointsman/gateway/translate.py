@@ -21,7 +21,13 @@ from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog as AccessLogMessag
 
 from pointsman.gateway import configuration, fleets, names
 from pointsman.gateway.backends import pools
-from pointsman.gateway.backends.references import Destination, Picker, Resolver, Unresolved
+from pointsman.gateway.backends.references import (
+    Address,
+    Destination,
+    Picker,
+    Resolver,
+    Unresolved,
+)
 from pointsman.gateway.listeners import attachment, envoy_listeners, tls
 from pointsman.gateway.listeners.binding import BoundListener
 from pointsman.gateway.listeners.classes import ServedGateway
@@ -52,6 +58,8 @@ class ServedPool:
     destination: Destination
     parents: tuple[Ref, ...]
     """The Gateways through which it is reached."""
+    servers: tuple[Address, ...]
+    """Its ready model servers."""
     resources: tuple[EnvoyResource, ...]
     policy: TrafficPolicySpec | None = None
     """What counts for its model servers: what the oldest route says that says something."""
@@ -66,6 +74,7 @@ class ServedPool:
         """Nothing has changed from one to the other."""
         return (
             self.destination is other.destination
+            and self.servers is other.servers
             and self.policy == other.policy
             and self.parents == other.parents
         )
@@ -140,7 +149,7 @@ def translate(
     # What was made with the scene stands or falls with it.
     kept = previous if previous is not None and previous.scene is surroundings else None
     parts = _parts(store, surroundings, resolver, kept, refused or {})
-    pool_map = _served_pools(parts.values(), previous)
+    pool_map = _served_pools(parts.values(), resolver, previous)
     configurations = route_configurations(
         surroundings,
         parts.values(),
@@ -240,7 +249,9 @@ def _part(
 
 
 def _served_pools(
-    parts: Iterable[RoutePart], previous: Translation | None
+    parts: Iterable[RoutePart],
+    resolver: Resolver,
+    previous: Translation | None,
 ) -> dict[Ref, ServedPool]:
     destinations: dict[Ref, Destination] = {}
     parents: dict[Ref, dict[Ref, None]] = {}
@@ -251,28 +262,34 @@ def _served_pools(
         for destination in part.pools:
             destinations[destination.ref] = destination
             known = parents.setdefault(destination.ref, {})
-            for item in part.hosts.values():
-                known[item.listener.gateway.ref] = None
+            known.update(dict.fromkeys(part.gateways))
     before = previous.pools if previous is not None else {}
     result = {}
     for ref, destination in destinations.items():
         old = before.get(ref)
         counts = policies.get(ref)
+        servers = resolver.servers(destination)
+        is_as_before = (
+            old is not None
+            and old.destination is destination
+            and old.servers is servers
+            and old.policy == counts
+        )
         resources = (
             old.resources
-            if old is not None and old.destination is destination and old.policy == counts
-            else tuple(_pool_resources(destination, counts))
+            if old is not None and is_as_before
+            else tuple(_pool_resources(destination, servers, counts))
         )
-        made = ServedPool(destination, tuple(parents[ref]), resources, counts)
+        made = ServedPool(destination, tuple(parents[ref]), servers, resources, counts)
         result[ref] = old if old is not None and old.is_like(made) else made
     return result
 
 
 def _pool_resources(
-    destination: Destination, policy: TrafficPolicySpec | None
+    destination: Destination, servers: tuple[Address, ...], policy: TrafficPolicySpec | None
 ) -> Iterator[EnvoyResource]:
     if destination.pool is not None:
-        yield from pools.pool_cluster(destination, destination.pool, policy)
+        yield from pools.pool_cluster(destination, destination.pool, servers, policy)
     picker = destination.picker
     if isinstance(picker, Picker) and picker.destination is not None:
         yield from pools.picker_cluster(destination.ref, picker, picker.destination)

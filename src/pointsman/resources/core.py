@@ -407,6 +407,8 @@ def pod_address(pod: Pod, port: int) -> tuple[str, int] | None:
     address = pod_ip(pod)
     if address is None:
         return None
+    if PORTS_ANNOTATION not in pod.metadata.annotations:
+        return address, port
     return address, port_map(pod.metadata).get(port, port)
 
 

@@ -63,7 +63,7 @@ class ProvidedPicker:
             f"{address.host}:{address.port}"
             for item in found.pools.values()
             if item.asks_own_picker
-            for address in item.destination.addresses
+            for address in item.servers
         }
         return self._is_serving and wanted <= known
 

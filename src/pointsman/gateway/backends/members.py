@@ -29,8 +29,9 @@ class Members:
         self._by_label: dict[tuple[str, str, str], list[Pod]] = defaultdict(list)
         self._by_namespace: dict[str, list[Pod]] = defaultdict(list)
         self._slices: dict[tuple[str, str], list[EndpointSlice]] = defaultdict(list)
-        for pod in store.list(Pod):
-            ref = pod.ref
+        for ref, pod, _ in store.held(Pod):
+            if not isinstance(pod, Pod):
+                continue
             entry = known.get(ref)
             if entry is None or entry[0] is not pod:
                 entry = (pod, pod_is_ready(pod) and is_address(pod_ip(pod) or ""))
@@ -50,6 +51,8 @@ class Members:
             return self._by_namespace.get(namespace, ())
         buckets = [self._by_label.get((namespace, key, value), ()) for key, value in labels.items()]
         smallest = min(buckets, key=len)
+        if len(labels) == 1:
+            return smallest
         wanted = labels.items()
         return [pod for pod in smallest if wanted <= pod.metadata.labels.items()]
 

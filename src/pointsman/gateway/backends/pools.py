@@ -31,7 +31,7 @@ from xds.type.v3 import typed_struct_pb2
 
 from pointsman.gateway import names, snapshot
 from pointsman.gateway.backends import cluster_settings, clusters, liveness
-from pointsman.gateway.backends.references import Destination, Picker
+from pointsman.gateway.backends.references import Address, Destination, Picker
 from pointsman.gateway.backends.upstream_tls import transport_socket
 from pointsman.gateway.messages import ADS, packed, pipe_address, seconds, wrapped
 from pointsman.gateway.snapshot import EnvoyResource, Key
@@ -81,7 +81,10 @@ _POLICY_TYPE = "type.googleapis.com/envoy.extensions.load_balancing_policies"
 
 
 def pool_cluster(
-    destination: Destination, pool: InferencePool, policy: BackendSettings | None = None
+    destination: Destination,
+    pool: InferencePool,
+    servers: tuple[Address, ...],
+    policy: BackendSettings | None = None,
 ) -> list[EnvoyResource]:
     """The model servers of a pool, spoken to as `policy` says; who is next says the picker."""
     name = names.pool(destination.ref)
@@ -111,7 +114,7 @@ def pool_cluster(
     if policy is not None:
         host = clusters.host_of(destination)
         cluster_settings.apply(policy, message, host, is_pool=True)
-    members = clusters.Locality(name, 1, destination.addresses)
+    members = clusters.Locality(name, 1, servers)
     return [
         EnvoyResource.of(Key(snapshot.CLUSTER, name), message, origins),
         clusters.endpoints(name, [members], origins),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -58,6 +59,8 @@ class Destination:
 
     ref: Ref
     addresses: tuple[Address, ...] = ()
+    """Its servers; () of a pool, whose servers come and go while what leads to it stays (see
+    `Resolver.servers`)."""
     needs_dns: bool = False
     """The hosts are names that Envoy resolves."""
     is_http2: bool = False
@@ -103,6 +106,24 @@ class Unresolved:
 
 Resolution = Destination | Unresolved
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Servers:
+    """What the ready pods of a pool come to."""
+
+    destination: Destination
+    pods: Sequence[Pod]
+    addresses: tuple[Address, ...]
+
+    def are_of(self, destination: Destination, pods: Sequence[Pod]) -> bool:
+        """Whether they are these very pods'."""
+        return (
+            self.destination is destination
+            and len(self.pods) == len(pods)
+            and all(map(operator.is_, self.pods, pods))
+        )
+
+
 _Question = tuple[Ref, int | None, tuple[str, str, str] | None]
 """A reference, its port, and who asks where that matters: from another namespace."""
 
@@ -147,6 +168,9 @@ class Resolver:
         self._before = before.found if before is not None else {}
         self.found: dict[_Question, Resolution] = {}
         """Every answer so far."""
+        self.known_servers: dict[Ref, Servers] = {}
+        """Of every pool that was asked for so far."""
+        self._servers_before = before.known_servers if before is not None else {}
         self.members: Members = Members(store, before.members if before is not None else None)
         self.tls_policies: TLSPolicies = tls_policies(
             store, options.authorities_path, before.tls_policies if before is not None else None
@@ -205,17 +229,23 @@ class Resolver:
             "or an InferencePool",
         )
 
-    def pool_addresses(self, pool: InferencePool) -> tuple[Address, ...]:
-        """The ready model servers of a pool: one for each port of each pod."""
-        labels = pool.spec.selector.match_labels
-        pods = self.members.ready_pods(pool.metadata.namespace, labels)
-        ports = [item.number for item in pool.spec.target_ports]
-        return tuple(
-            Address(*found)
-            for pod in pods
-            for port in ports
-            if (found := pod_address(pod, port)) is not None
-        )
+    def servers(self, destination: Destination) -> tuple[Address, ...]:
+        """The ready model servers of the pool that a reference leads to.
+
+        One for each port of each pod, and the same object for as long as they are the same.
+        """
+        pool = destination.pool
+        if pool is None or (destination.tls is not None and destination.tls.is_broken):
+            return ()
+        found = self.known_servers.get(destination.ref)
+        if found is None or found.destination is not destination:
+            labels = pool.spec.selector.match_labels
+            pods = self.members.ready_pods(pool.metadata.namespace, labels)
+            found = self._servers_before.get(destination.ref)
+            if found is None or not found.are_of(destination, pods):
+                found = Servers(destination, pods, tuple(_pool_addresses(pool, pods)))
+            self.known_servers[destination.ref] = found
+        return found.addresses
 
     def service_addresses(self, service: Service, port: ServicePort) -> tuple[Address, ...]:
         """The ready servers behind one port of a Service: its pods, or its EndpointSlices."""
@@ -286,13 +316,7 @@ class Resolver:
         pool = pool.with_metadata(resource_version="").with_status(None)
         is_h2c = pool.spec.app_protocol in H2C_PROTOCOLS
         return self._secured(
-            Destination(
-                ref,
-                self.pool_addresses(pool),
-                is_http2=is_h2c,
-                pool=pool,
-                picker=self._picker(ref, pool),
-            )
+            Destination(ref, is_http2=is_h2c, pool=pool, picker=self._picker(ref, pool))
         )
 
     def _secured(
@@ -404,6 +428,15 @@ def backend_problem(backend: Backend, config: EnvoyGatewayConfig, options: Optio
 
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
+
+
+def _pool_addresses(pool: InferencePool, pods: Sequence[Pod]) -> Iterator[Address]:
+    ports = [item.number for item in pool.spec.target_ports]
+    for pod in pods:
+        for port in ports:
+            found = pod_address(pod, port)
+            if found is not None:
+                yield Address(*found)
 
 
 def _target_port(pod: Pod, port: ServicePort) -> int | None:

@@ -72,6 +72,8 @@ class RoutePart:
     rules: tuple[rules.Rule, ...] = ()
     hosts: Mapping[Host, HostEntries] = field(default_factory=dict)
     """Empty where the route is not served."""
+    gateways: tuple[Ref, ...] = ()
+    """Those through which it is served."""
     clusters: tuple[EnvoyResource, ...] = ()
 
     pools: tuple[Destination, ...] = ()
@@ -128,6 +130,7 @@ def part_of(
     return RoutePart(
         *known,
         hosts,
+        gateways=tuple(dict.fromkeys(item.listener.gateway.ref for item in hosts.values())),
         clusters=tuple(
             each
             for rule in followed
