@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.installation import Door, door
+from tests.kubernetes.installation import NAMESPACE, Door, door
 
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -112,3 +112,23 @@ def test_conditions_say_what_is_so(served: tuple[Cluster, str, Door]) -> None:
         "status"
     ]["parents"]
     assert conditions(parent["conditions"]) == {"Accepted": "True", "ResolvedRefs": "True"}
+
+
+def test_inside_its_pod_the_controller_tells_what_envoy_took(
+    served: tuple[Cluster, str, Door],
+) -> None:
+    cluster, namespace, front = served
+    front.answers("base")
+    pods = cluster.find("pods", NAMESPACE, "app.kubernetes.io/component=controller")
+    told = [
+        cluster.exec(pod["metadata"]["name"], "pointsman", "status", namespace=NAMESPACE)
+        for pod in pods
+    ]
+    assert all(f"{namespace}/front" in text for text in told)
+    # The Envoy is connected to one of the replicas.
+    assert any("ACKED" in text for text in told)
+    listed = cluster.exec(
+        *(pods[0]["metadata"]["name"], "pointsman", "get", "gateways", "-n", namespace),
+        namespace=NAMESPACE,
+    )
+    assert "front" in listed

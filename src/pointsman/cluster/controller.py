@@ -19,6 +19,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pointsman import __version__
+from pointsman.admin import server as admin_server
+from pointsman.admin.control_plane import listener_rows, problem_row, xds_rows
+from pointsman.admin.instances import SOCKET_NAME, InstanceError, instance_folder
+from pointsman.admin.providers import Providers
 from pointsman.background import Background
 from pointsman.cluster import envoys
 from pointsman.cluster.applier import Applier
@@ -57,9 +62,12 @@ from pointsman.sources.kubernetes.api import Api
 from pointsman.sources.kubernetes.lease import Lease
 from pointsman.sources.kubernetes.source import Interest, KubernetesSource
 from pointsman.store import Store
+from pointsman.xds.binary import envoy_version
 from pointsman.xds.controller import Controller
 
 LEASE_NAME = "pointsman"
+INSTANCE = "controller"
+"""How the commands that ask a running instance call this one."""
 CERTIFICATE_INTERVAL_S = 30.0
 """Between two looks at the certificates, or a hundredth of their life if that is less."""
 PLAN_FOLD_S = 0.05
@@ -202,9 +210,28 @@ class ClusterController:
             await stack.enter_async_context(
                 serving_metrics(bind, settings.metrics_port, self._samples)
             )
+            await self._serve_admin(stack)
             # The authority is read and made while the rest goes on.
             await background.keep(stack, self._serve(background), "controller")
             yield self
+
+    async def _serve_admin(self, stack: AsyncExitStack) -> None:
+        """Answer `pointsman get` and `status` of who may enter the pod."""
+        try:
+            folder = stack.enter_context(instance_folder(INSTANCE))
+        except InstanceError as error:
+            log.warning("`pointsman status` will not find this controller: %s", error)
+            return
+        providers = Providers(
+            is_ready=lambda: not self.waiting_for(),
+            version=lambda: {"pointsman": __version__, "envoy": envoy_version()},
+            listeners=lambda: listener_rows(self.control, self.options),
+            xds=lambda: xds_rows(self.control),
+            problems=lambda: [problem_row(item) for item in self.source.problems],
+        )
+        await stack.enter_async_context(
+            admin_server.serve(self.store, providers, folder / SOCKET_NAME)
+        )
 
     async def failed(self) -> None:
         """Returns never, unless a part breaks: then raises why."""

@@ -20,11 +20,12 @@ from typing import Any
 
 from pointsman import __version__
 from pointsman.admin import server as admin_server
+from pointsman.admin.control_plane import listener_rows, problem_row, xds_rows
 from pointsman.admin.instances import SOCKET_NAME, instance_folder
-from pointsman.admin.providers import EndpointRow, ListenerRow, ProblemRow, Providers, XdsRow
+from pointsman.admin.providers import EndpointRow, Providers
 from pointsman.background import Background
 from pointsman.certificates import system_authorities
-from pointsman.gateway import configuration, names, snapshot
+from pointsman.gateway import configuration, names
 from pointsman.gateway.conditions import with_times
 from pointsman.gateway.listeners.access_logs import STDOUT, AccessLog
 from pointsman.gateway.listeners.classes import served_gateways
@@ -36,7 +37,6 @@ from pointsman.gateway.proxies import (
     process_settings,
     proxies,
 )
-from pointsman.gateway.snapshot import Key
 from pointsman.resources.base import Ref
 from pointsman.resources.envoy_proxy import EnvoyProxy
 from pointsman.resources.problems import Problem
@@ -244,61 +244,15 @@ class Instance:
         return Providers(
             is_ready=lambda: self._was_ready,
             version=lambda: {"pointsman": __version__, "envoy": envoy_version()},
-            listeners=self._listener_rows,
-            xds=self._xds_rows,
+            listeners=lambda: listener_rows(self.controller, self.options),
+            xds=lambda: xds_rows(self.controller),
             endpoints=self._endpoint_rows,
             problems=lambda: [
-                _problem_row(item) for item in (*self.source.problems, *self._problems)
+                problem_row(item) for item in (*self.source.problems, *self._problems)
             ],
             logs=self.outputs,
             decisions=self._decision_rows,
         )
-
-    def _listener_rows(self) -> list[ListenerRow]:
-        translation = self.controller.translation
-        facts = self.controller.discovery.facts
-        if translation is None:
-            return []
-        rows = []
-        for item in translation.listeners:
-            meta = item.gateway.metadata
-            keys = (Key(snapshot.LISTENER, name) for name in item.sockets.values())
-            refused = next((facts.refused[key] for key in keys if key in facts.refused), "")
-            conflict = item.conflict[1] if item.conflict is not None else ""
-            rows.append(
-                ListenerRow(
-                    gateway=f"{meta.namespace}/{meta.name}",
-                    name=item.spec.name,
-                    address=", ".join(item.hosts),
-                    port=self.options.bound_port(item.spec.port),
-                    protocol=item.spec.protocol,
-                    is_bound=item.is_served and item.is_bound_in(facts.listeners),
-                    message=conflict or refused,
-                )
-            )
-        return rows
-
-    def _xds_rows(self) -> list[XdsRow]:
-        translation = self.controller.translation
-        discovery = self.controller.discovery
-        if translation is None:
-            return []
-        rows = []
-        for resource in translation.snapshot:
-            key = resource.key
-            refused = discovery.facts.refused.get(key)
-            acked = discovery.is_acknowledged(key)
-            rows.append(
-                XdsRow(
-                    type=key.type_url.rpartition(".")[2],
-                    name=key.name,
-                    version=discovery.version(key),
-                    state="NACKED" if refused else "ACKED" if acked else "PENDING",
-                    message=refused or "",
-                    objects=[str(ref) for ref in resource.origins],
-                )
-            )
-        return rows
 
     async def _endpoint_rows(self) -> Sequence[EndpointRow]:
         return await pickers.endpoint_rows(self._picker_sockets())
@@ -331,14 +285,3 @@ def _echo(name: str, line: str) -> None:
 def _log_problem(problem: Problem) -> None:
     level = logging.ERROR if problem.is_error else logging.WARNING
     log.log(level, "%s", problem)
-
-
-def _problem_row(item: Problem) -> ProblemRow:
-    return ProblemRow(
-        severity=item.severity,
-        file=item.file,
-        line=item.line,
-        field=item.field,
-        message=item.message,
-        subject=item.subject,
-    )
