@@ -150,12 +150,15 @@ def translate(
     kept = previous if previous is not None and previous.scene is surroundings else None
     parts = _parts(store, surroundings, resolver, kept, refused or {})
     pool_map = _served_pools(parts.values(), resolver, previous)
-    configurations = route_configurations(
-        surroundings,
-        parts.values(),
-        kept.route_configurations if kept is not None else RouteConfigurations(),
-    )
-    ports = _ports(surroundings, parts.values(), policies, pool_map, options, kept)
+    if kept is not None and kept.parts is parts:
+        configurations = kept.route_configurations
+    else:
+        configurations = route_configurations(
+            surroundings,
+            parts.values(),
+            kept.route_configurations if kept is not None else RouteConfigurations(),
+        )
+    ports = _ports(surroundings, parts, policies, pool_map, options, kept)
     secrets = kept.secrets if kept is not None else tuple(_secrets(store, surroundings))
     made = Snapshot.of(
         resource
@@ -219,11 +222,15 @@ def _parts(
     resolver: Resolver,
     kept: Translation | None,
     refused: Refused,
-) -> dict[Ref, RoutePart]:
-    """The part of every route that names one of our Gateways, older routes first."""
+) -> Mapping[Ref, RoutePart]:
+    """The part of every route that names one of our Gateways, older routes first.
+
+    The same object as that of `kept`, where it has the same parts.
+    """
     known = kept.parts if kept is not None else {}
     all_lead_there = kept is not None and kept.resolver is resolver
     found = []
+    made = 0
     for ref, route, version in attachment.held_routes(store):
         part = known.get(ref)
         if (
@@ -233,7 +240,10 @@ def _parts(
             or not (all_lead_there or leads_where_it_led(part, resolver))
         ):
             part = _part(route, version, surroundings, resolver, refused.get(ref))
+            made += 1
         found.append(part)
+    if kept is not None and not made and len(found) == len(known):
+        return known
     found.sort(key=attrgetter("age_key"))
     return {part.ref: part for part in found}
 
@@ -317,14 +327,20 @@ def _secrets(store: Store, surroundings: Scene) -> Iterator[EnvoyResource]:
 
 def _ports(
     surroundings: Scene,
-    parts: Iterable[RoutePart],
+    parts: Mapping[Ref, RoutePart],
     policies: extensions.Extensions,
     pool_map: Mapping[Ref, ServedPool],
     options: Options,
     kept: Translation | None,
-) -> dict[str, Port]:
+) -> Mapping[str, Port]:
     """Envoy's listeners, by name."""
-    needs = _needs(surroundings, parts, policies)
+    if (
+        kept is not None
+        and kept.parts is parts
+        and (kept.extensions is policies or not (kept.extensions.items or policies.items))
+    ):
+        return kept.ports
+    needs = _needs(surroundings, parts.values(), policies)
     chains: dict[str, list[Chain]] = {}
     for name, sharing in surroundings.sharing.items():
         need = needs[name]

@@ -1,55 +1,45 @@
 """Which servers are behind labels and Services: ready pods and endpoints, indexed.
 
-An index is of one state of the store. What it found out of an object is handed on to the next one
-for as long as the object is the same.
+An index is of one state of the store, and starts from the one before it: a cluster has thousands of
+pods, of which one at a time changes, so that only what has changed is looked at.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from pointsman.resources.base import Ref
 from pointsman.resources.core import Pod, pod_ip, pod_is_ready
 from pointsman.resources.discovery import EndpointSlice
-from pointsman.store import Store
+from pointsman.store import Held, Store
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 """By which an EndpointSlice says whose it is."""
+
+_Key = tuple[str, str, str]
+"""A namespace, and a label of its pods with the value; "" and "" for all of them."""
 
 
 class Members:
     """The pods and EndpointSlices of a store."""
 
     def __init__(self, store: Store, before: Members | None = None) -> None:
-        known = before.readiness if before is not None else {}
-        self.readiness: dict[Ref, tuple[Pod, bool]] = {}
-        """Each Pod as it was looked at, and whether new requests may go there."""
-        self._by_label: dict[tuple[str, str, str], list[Pod]] = defaultdict(list)
-        self._by_namespace: dict[str, list[Pod]] = defaultdict(list)
-        self._slices: dict[tuple[str, str], list[EndpointSlice]] = defaultdict(list)
-        for ref, pod, _ in store.held(Pod):
-            if not isinstance(pod, Pod):
-                continue
-            entry = known.get(ref)
-            if entry is None or entry[0] is not pod:
-                entry = (pod, pod_is_ready(pod) and is_address(pod_ip(pod) or ""))
-            self.readiness[ref] = entry
-            if entry[1]:
-                self._by_namespace[ref.namespace].append(pod)
-                for key, value in pod.metadata.labels.items():
-                    self._by_label[ref.namespace, key, value].append(pod)
-        for item in store.list(EndpointSlice):
-            service = item.metadata.labels.get(SERVICE_LABEL)
-            if service is not None:
-                self._slices[item.metadata.namespace, service].append(item)
+        """`before` is of an earlier state of the store."""
+        self.pods: Sequence[Held] = store.held(Pod)
+        self.endpoint_slices: Sequence[Held] = store.held(EndpointSlice)
+        self.ready: Mapping[_Key, Sequence[Pod]] = _ready(self.pods, before)
+        self.slices_of: Mapping[tuple[str, str], Sequence[EndpointSlice]] = (
+            before.slices_of
+            if before is not None and before.endpoint_slices is self.endpoint_slices
+            else _slices_of(self.endpoint_slices)
+        )
 
     def ready_pods(self, namespace: str, labels: Mapping[str, str]) -> Sequence[Pod]:
         """The ready pods that have all of these labels, in the order of their names."""
         if not labels:
-            return self._by_namespace.get(namespace, ())
-        buckets = [self._by_label.get((namespace, key, value), ()) for key, value in labels.items()]
+            return self.ready.get((namespace, "", ""), ())
+        buckets = [self.ready.get((namespace, key, value), ()) for key, value in labels.items()]
         smallest = min(buckets, key=len)
         if len(labels) == 1:
             return smallest
@@ -58,7 +48,7 @@ class Members:
 
     def slices(self, namespace: str, service: str) -> Sequence[EndpointSlice]:
         """The EndpointSlices of a Service."""
-        return self._slices.get((namespace, service), ())
+        return self.slices_of.get((namespace, service), ())
 
 
 def is_address(text: str) -> bool:
@@ -68,3 +58,60 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return "%" not in text
+
+
+def _ready(pods: Sequence[Held], before: Members | None) -> Mapping[_Key, Sequence[Pod]]:
+    """The pods to which new requests may go, by what selects them; what is as it was is kept."""
+    known = before.pods if before is not None else ()
+    result = dict(before.ready) if before is not None else {}
+    come: dict[_Key, list[Pod]] = defaultdict(list)
+    gone: dict[_Key, set[str]] = defaultdict(set)
+    for pod in _lacking(known, pods):
+        for key in _keys(pod):
+            gone[key].add(pod.metadata.name)
+    for pod in _lacking(pods, known):
+        for key in _keys(pod):
+            come[key].append(pod)
+    for key in gone.keys() | come.keys():
+        left = [pod for pod in result.pop(key, ()) if pod.metadata.name not in gone[key]]
+        if there := [*left, *come[key]]:
+            result[key] = sorted(there, key=_name)
+    return result
+
+
+def _lacking(held: Sequence[Held], others: Sequence[Held]) -> Iterator[Pod]:
+    """The ready pods of a state that another state has not, or has otherwise."""
+    if held is others:
+        return
+    # The store holds what stays the same as the same object.
+    known = set(map(id, others))
+    for item in held:
+        pod = item.item
+        if id(item) not in known and isinstance(pod, Pod) and _takes_requests(pod):
+            yield pod
+
+
+def _takes_requests(pod: Pod) -> bool:
+    return pod_is_ready(pod) and is_address(pod_ip(pod) or "")
+
+
+def _keys(pod: Pod) -> Iterator[_Key]:
+    namespace = pod.metadata.namespace
+    yield namespace, "", ""
+    for key, value in pod.metadata.labels.items():
+        yield namespace, key, value
+
+
+def _name(pod: Pod) -> str:
+    return pod.metadata.name
+
+
+def _slices_of(held: Sequence[Held]) -> Mapping[tuple[str, str], Sequence[EndpointSlice]]:
+    result: dict[tuple[str, str], list[EndpointSlice]] = defaultdict(list)
+    for entry in held:
+        item = entry.item
+        if isinstance(item, EndpointSlice):
+            service = item.metadata.labels.get(SERVICE_LABEL)
+            if service is not None:
+                result[item.metadata.namespace, service].append(item)
+    return result
