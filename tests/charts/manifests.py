@@ -7,7 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.charts.program import BuildError, build, helm
+from tests.charts.program import PROGRAMS, helm
+from tests.go_programs import BuildError
 
 ROOT = Path(__file__).parents[2]
 CHARTS = ROOT / "charts"
@@ -100,7 +101,7 @@ RENDERINGS = {
 def main() -> int:
     """Write every file; the exit code is 1 where there is no helm."""
     try:
-        build()
+        PROGRAMS.build()
     except BuildError as error:
         sys.stderr.write(f"manifests: {error}\n")
         return 1

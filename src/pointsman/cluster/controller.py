@@ -44,19 +44,7 @@ from pointsman.gateway.listeners.access_logs import JSON_ON_STDOUT, AccessLog
 from pointsman.gateway.options import Options
 from pointsman.gateway.statuses.facts import EnvoyFacts, Status
 from pointsman.gateway.translate import Translation
-from pointsman.resources import (
-    apps,
-    client_policies,
-    core,
-    discovery,
-    envoy_gateway,
-    envoy_proxy,
-    gateway_api,
-    inference_extension,
-    inference_models,
-    traffic_policies,
-    unused,
-)
+from pointsman.resources import apps, core, gateway_api, kinds, unused
 from pointsman.resources.base import Ref, Resource
 from pointsman.sources.kubernetes.api import Api
 from pointsman.sources.kubernetes.lease import Lease
@@ -74,35 +62,11 @@ PLAN_FOLD_S = 0.05
 """Changes that come this soon after a plan wait for each other."""
 
 CLUSTER_WIDE: tuple[type[Resource], ...] = (
-    core.Namespace,
-    gateway_api.GatewayClass,
+    *(cls for cls in kinds.USED if not cls.KIND.namespaced),
     unused.CustomResourceDefinition,
 )
-NAMESPACED: tuple[type[Resource], ...] = (
-    core.ConfigMap,
-    core.Pod,
-    core.Secret,
-    core.Service,
-    discovery.EndpointSlice,
-    gateway_api.Gateway,
-    gateway_api.HTTPRoute,
-    gateway_api.GRPCRoute,
-    gateway_api.ReferenceGrant,
-    gateway_api.ListenerSet,
-    gateway_api.BackendTLSPolicy,
-    inference_extension.InferencePool,
-    inference_extension.InferencePoolV1Alpha2,
-    inference_extension.InferenceModel,
-    inference_models.InferenceObjective,
-    inference_models.ExperimentalInferenceObjective,
-    inference_models.InferenceModelRewrite,
-    inference_models.ExperimentalInferenceModelRewrite,
-    envoy_gateway.Backend,
-    envoy_gateway.EnvoyExtensionPolicy,
-    envoy_gateway.EnvoyPatchPolicy,
-    envoy_proxy.EnvoyProxy,
-    traffic_policies.BackendTrafficPolicy,
-    client_policies.ClientTrafficPolicy,
+NAMESPACED: tuple[type[Resource], ...] = tuple(
+    cls for cls in kinds.USED if cls.KIND.namespaced and cls is not apps.Deployment
 )
 MADE: tuple[type[Resource], ...] = (
     apps.Deployment,
