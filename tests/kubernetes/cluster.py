@@ -192,17 +192,32 @@ class Cluster:
         timeout_s: float = KUBECTL_S,
     ) -> str:
         """What the real kubectl prints; with `fails` it must fail, and its complaint is added."""
-        done = subprocess.run(
+        done = self._run_kubectl(arguments, input, kubeconfig, timeout_s)
+        assert (done.returncode != 0) == fails, (arguments, done.stdout, done.stderr)
+        return done.stdout + (done.stderr if fails else "")
+
+    def warnings(self, *arguments: str) -> str:
+        """What the API server warns of, as kubectl tells it."""
+        done = self._run_kubectl(arguments, None, None, KUBECTL_S)
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return done.stderr
+
+    def _run_kubectl(
+        self,
+        arguments: Sequence[str],
+        given: str | None,
+        kubeconfig: Path | None,
+        timeout_s: float,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [str(self._program("kubectl")), *arguments],
-            input=input if input is not None else "",
+            input=given if given is not None else "",
             env=self.environment(kubeconfig),
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
         )
-        assert (done.returncode != 0) == fails, (arguments, done.stdout, done.stderr)
-        return done.stdout + (done.stderr if fails else "")
 
     def pid(self, part: str) -> int:
         """The process of a part that runs, like `kube-apiserver`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -143,6 +144,56 @@ def test_an_api_server_that_is_gone_for_a_minute_costs_no_request(
         eventually(lambda: load.answered > seen + 50)
     assert during > 500
     assert load.failures == []
+
+
+ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: elsewhere}
+spec:
+  parentRefs: [{name: front}]
+  rules:
+  - matches: [{path: {value: /elsewhere}}]
+    filters: [{type: RequestRedirect, requestRedirect: {hostname: a.example}}]
+"""
+
+
+def test_envoy_takes_up_the_certificates_that_follow_its_first(own: Cluster, front: Door) -> None:
+    """By the end the first have expired, and every connection to the controller is a new one."""
+    life_s = 15
+    arguments = own.get("deployment", "pointsman", NAMESPACE)["spec"]["template"]["spec"]
+    given = arguments["containers"][0]["args"]
+    add = {
+        "op": "add",
+        "path": "/spec/template/spec/containers/0/args/-",
+        "value": f"--certificate-lifetime={life_s}s",
+    }
+    own.kubectl(
+        *("patch", "deployment/pointsman", "-n", NAMESPACE, "--type=json", "-p"),
+        json.dumps([add]),
+    )
+    own.await_rollout("pointsman", NAMESPACE)
+
+    def certificate() -> str:
+        return str(own.get("secret", "front-pointsman")["data"]["tls.crt"])
+
+    # The one of the installation lives long: only what follows one that is short can expire.
+    own.kubectl("delete", "secret", "front-pointsman")
+    first = eventually(lambda: own.find("secret") and certificate(), 30)
+    with under_load(front, "base") as load:
+        second = eventually(lambda: (found := certificate()) != first and found, 60)
+        eventually(lambda: certificate() != second, 60)
+        own.kubectl("rollout", "restart", "deployment/pointsman", "-n", NAMESPACE)
+        own.await_rollout("pointsman", NAMESPACE)
+        own.apply(ROUTE)
+        eventually(lambda: front.request("GET", "/elsewhere").status == 302, 30)
+    assert load.failures == []
+    remove = {"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": given}
+    own.kubectl(
+        *("patch", "deployment/pointsman", "-n", NAMESPACE, "--type=json", "-p"),
+        json.dumps([remove]),
+    )
+    own.await_rollout("pointsman", NAMESPACE)
 
 
 def test_an_envoy_that_is_killed_comes_back_with_what_it_had(own: Cluster, front: Door) -> None:

@@ -96,6 +96,18 @@ def test_what_is_made_is_owned_labelled_and_bound_without_privileges(
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
 
 
+def test_all_pods_are_such_as_a_restricted_namespace_lets_run(
+    served: tuple[Cluster, str, Door],
+) -> None:
+    """The API server judges: it warns of each pod that would not have been let in."""
+    cluster, namespace, _ = served
+    label = "pod-security.kubernetes.io/enforce=restricted"
+    warned = cluster.warnings("label", "namespace", namespace, label, "--dry-run=server")
+    assert "models-" in warned  # the model servers of this test ask for nothing
+    assert "front-pointsman" not in warned
+    assert "models-picker" not in warned
+
+
 def test_conditions_say_what_is_so(served: tuple[Cluster, str, Door]) -> None:
     cluster, namespace, front = served
     front.answers("base")

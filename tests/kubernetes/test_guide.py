@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import pytest
 
 from tests.e2e.instances import eventually
@@ -34,8 +37,25 @@ def test_envoy_gateways_guide(installed: Cluster) -> None:
     cluster.kubectl("create", "namespace", "envoy-gateway-system")
     cluster.kubectl("apply", "-f", str(GUIDE / "eg"))
     front = door(cluster, "inference-gateway", 8081)
-    answer = front.answers("tweet-summary")
-    assert answer.json["model"].startswith("tweet-summary")
+    front.answers("tweet-summary")
+    # The guide's own words.
+    body = {
+        "model": "tweet-summary",
+        "prompt": "Write as if you were a critic: San Francisco",
+        "max_tokens": 100,
+        "temperature": 0,
+    }
+    done = subprocess.run(
+        [
+            *("curl", "-sS", "--fail", "--max-time", "20"),
+            *("-H", "Content-Type: application/json", "-d", json.dumps(body)),
+            f"http://{front.host}:{front.port}/v1/completions",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["model"].startswith("tweet-summary")
     (ancestor,) = cluster.get("envoypatchpolicy", "custom-response-patch-policy")["status"][
         "ancestors"
     ]
