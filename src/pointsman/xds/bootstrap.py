@@ -24,6 +24,10 @@ AUTHORITY_SDS = "sds-authority.json"
 KEEPALIVE_S = 30
 """How often a silent control plane is asked whether it is there."""
 
+RECONNECT = {"retry_back_off": {"base_interval": "0.5s", "max_interval": "5s"}}
+"""How soon an Envoy that has lost its control plane tries again. By default it waits for up to half
+a minute, in which no change comes to it though the control plane is back."""
+
 MAX_CONNECTIONS = 50_000
 """Clients' connections at a time, all listeners together."""
 
@@ -140,7 +144,9 @@ def _bootstrap(
             "ads_config": {
                 "api_type": "DELTA_GRPC",
                 "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+                "grpc_services": [
+                    {"envoy_grpc": {"cluster_name": XDS_CLUSTER, "retry_policy": RECONNECT}}
+                ],
                 "set_node_on_first_message_only": True,
             },
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
