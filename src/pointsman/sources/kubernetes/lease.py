@@ -45,6 +45,8 @@ class Lease:
         self._seen: tuple[str, str] | None = None
         """Holder and time of renewal as they were last read."""
         self._seen_at = 0.0
+        self._written: dict[str, Any] | None = None
+        """The Lease as we wrote it last: to renew it, it need not be read."""
         self._renewed_at = 0.0
         self.is_held = False
         self.holder = ""
@@ -87,6 +89,9 @@ class Lease:
             on_change(is_held)
 
     async def _try(self) -> bool:
+        written, self._written = self._written, None
+        if written is not None and await self._write("PUT", self._path, written):
+            return True
         try:
             found = await self._api.get(self._path)
         except ApiError as error:
@@ -117,9 +122,10 @@ class Lease:
         )
         began = time.monotonic()
         try:
-            await self._api.request(method, path, self._object(found, spec))
+            self._written = await self._api.request(method, path, self._object(found, spec))
         except ApiError as error:
-            if error.is_conflict:
+            # Another was faster, or somebody has deleted it.
+            if error.is_conflict or (error.is_missing and method == "PUT"):
                 return False
             raise
         self._renewed_at = began
