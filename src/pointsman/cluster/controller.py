@@ -243,6 +243,8 @@ class ClusterController:
         await self.writer.publish(found)
 
     def _complete(self, facts: EnvoyFacts, translation: Translation) -> EnvoyFacts:
+        # Also at the start, when nothing is planned yet: what is there is there.
+        self._remake(translation)
         return completed(facts, translation, fleets(self.store, self._made, self.applier.problems))
 
     async def _follow(self) -> None:
@@ -270,12 +272,15 @@ class ClusterController:
         translation = self.control.translation
         if translation is None:
             return
-        self._made = {item.gateway: item for item in self._planned(translation)}
+        self._remake(translation)
         objects = [each for item in self._made.values() for each in item.objects]
         objects += self._certificates()
         for ref, pool in wanted_pickers(self.store, translation, self._settings.installation):
             objects += picker_objects(ref, pool, self._settings.installation)
         self.applier.want(objects)
+
+    def _remake(self, translation: Translation) -> None:
+        self._made = {item.gateway: item for item in self._planned(translation)}
 
     def _planned(self, translation: Translation) -> Iterator[Made]:
         scene = translation.scene

@@ -102,6 +102,8 @@ class StatusWriter:
         self._gateways = gateways
         self._versions = versions
         self._wanted: Mapping[Ref, Status] = {}
+        self._is_told = False
+        """Something has been published: before that nothing is known to be superfluous."""
         self._wake = asyncio.Event()
         self._pace = Pace(WRITES_PER_S, BURST)
         self._awaited: dict[Ref, tuple[str, float]] = {}
@@ -119,6 +121,7 @@ class StatusWriter:
     async def publish(self, found: Mapping[Ref, Status]) -> None:
         """Take the statuses of all objects as they should be now."""
         self._wanted = found
+        self._is_told = True
         self._wake.set()
 
     def look_again(self) -> None:
@@ -129,7 +132,7 @@ class StatusWriter:
         """Write until cancelled."""
         while True:
             await self._until_woken()
-            if self._is_leader():
+            if self._is_leader() and self._is_told:
                 await self._round()
 
     async def _until_woken(self) -> None:
