@@ -151,6 +151,17 @@ spec:
     assert outcome.missing == (f"{snapshot.LISTENER}/blue/front/http",)
 
 
+def test_a_gateway_that_is_not_accepted_now_leaves_its_envoys_what_they_have() -> None:
+    """Nothing is not the same as to be told that there is nothing."""
+    reference = "{group: gateway.envoyproxy.io, kind: EnvoyProxy, name: gone}"
+    broken = manifests("red").replace(
+        "  gatewayClassName: ours\n",
+        f"  gatewayClassName: ours\n  infrastructure: {{parametersRef: {reference}}}\n",
+    )
+    found = translate(loaded(CLASS + broken + manifests("blue")), IN_A_CLUSTER)
+    assert set(found.fleets) == {"blue/front"}
+
+
 def test_a_fleet_stays_the_same_object_by_object_while_another_changes() -> None:
     store = loaded(CLASS + manifests("red") + manifests("blue"))
     before = translate(store, IN_A_CLUSTER)

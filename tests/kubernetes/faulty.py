@@ -131,6 +131,10 @@ def running_faulty(kubeconfig: Path) -> Iterator[FaultyServer]:
 
     async def leave() -> None:
         await context.__aexit__(None, None, None)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     try:
         yield asyncio.run_coroutine_threadsafe(enter(), loop).result(20)

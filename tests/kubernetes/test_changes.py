@@ -146,6 +146,28 @@ def test_an_api_server_that_is_gone_for_a_minute_costs_no_request(
     assert load.failures == []
 
 
+def test_settings_that_are_deleted_cost_no_request(own: Cluster, front: Door) -> None:
+    """The Gateway says that it is not accepted any more, and its Envoys keep what they have."""
+
+    def accepted() -> str:
+        return conditions(own, "gateway", "front").get("Accepted", "")
+
+    with under_load(front, "base") as load:
+        own.kubectl("delete", "envoyproxy", "quick")
+        eventually(lambda: accepted() == "False", 30)
+        # Even a controller that begins anew takes nothing away.
+        own.kubectl("rollout", "restart", "deployment/pointsman", "-n", NAMESPACE)
+        own.await_rollout("pointsman", NAMESPACE)
+        seen = load.answered
+        eventually(lambda: load.answered > seen + 100)
+        own.apply(PROXY)
+        eventually(lambda: accepted() == "True", 30)
+        own.apply(ROUTE)
+        eventually(lambda: front.request("GET", "/elsewhere").status == 302, 30)
+        own.kubectl("delete", "httproute", "elsewhere")
+    assert load.failures == []
+
+
 ROUTE = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

@@ -117,7 +117,9 @@ class Applier:
             except TimeoutError:
                 pass
             self._wake.clear()
-            if self._is_leader() and self._has_plan:
+            if not self._is_leader():
+                self._retries = {}  # another tries now
+            elif self._has_plan:
                 await self._round()
 
     def _pause_s(self) -> float | None:

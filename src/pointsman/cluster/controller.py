@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -146,7 +145,6 @@ class ClusterController:
         self._plan_wanted = asyncio.Event()
         self._is_serving = False
         self._background: Background | None = None
-        self._began = time.monotonic()
 
     def is_leader(self) -> bool:
         """Whether this replica may write."""
@@ -211,12 +209,14 @@ class ClusterController:
             if settings.elects_leader:
                 await background.keep(stack, self.lease.run(self._on_lease), "lease")
             await background.keep(stack, self._keep_certificates(), "certificates")
+            await background.keep(stack, self.control.run(), "control plane")
             await self.key_ring.ready()
+            # Who comes earlier would not find what it has already.
+            await self.control.is_serving.wait()
             address = f"{settings.bind}:{settings.installation.xds_port}"
             await stack.enter_async_context(
                 self.control.discovery.listening_tls(address, self.key_ring.credentials(), fleet_of)
             )
-            await background.keep(stack, self.control.run(), "control plane")
             await background.keep(stack, self._follow(), "plan")
             await background.keep(stack, self.applier.run(), "applier")
             await background.keep(stack, self.writer.run(), "statuses")
@@ -295,8 +295,13 @@ class ClusterController:
             self._inputs[ref] = inputs
             if known is not None and before.get(ref) == inputs:
                 yield known
-            else:
+                continue
+            try:
                 yield envoys.made_for(*inputs, self._settings.installation)
+            except Exception as error:
+                # A fault of ours with one Gateway must cost no other.
+                log.exception("%s: what it needs cannot be made", ref)
+                yield Made(ref, envoys.name_of(served.gateway), problem=f"A fault: {error!r}")
 
     def _is_abandoned(self, item: Resource) -> bool:
         """Whether something that was made is for nobody any more.

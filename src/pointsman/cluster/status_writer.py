@@ -30,7 +30,6 @@ from pointsman.resources import (
     traffic_policies,
 )
 from pointsman.resources.base import Ref, Resource
-from pointsman.resources.gateway_api import Gateway
 from pointsman.sources.clock import now_text
 from pointsman.sources.kubernetes.api import MERGE_PATCH, Api, ApiError, path_of
 from pointsman.store import Store
@@ -134,6 +133,9 @@ class StatusWriter:
             await self._until_woken()
             if self._is_leader() and self._is_told:
                 await self._round()
+            else:
+                # Another writes now: nothing of ours is awaited.
+                self._awaited, self._failed = {}, {}
 
     async def _until_woken(self) -> None:
         pauses = [at for _, at in self._awaited.values()] + [at for at, _ in self._failed.values()]
@@ -156,7 +158,7 @@ class StatusWriter:
             ref: item for ref, item in self._awaited.items() if self._is_awaited(ref, now)
         }
         candidates = self._candidates()
-        dirty = [ref for ref in candidates if self._is_due(ref, now) and self._differs(ref)]
+        dirty = [ref for ref in candidates if self._is_due(ref, now) and self._is_wrong(ref)]
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def write(ref: Ref) -> None:
@@ -194,6 +196,14 @@ class StatusWriter:
 
     def _is_due(self, ref: Ref, now: float) -> bool:
         return ref not in self._awaited and now >= self._failed.get(ref, (0.0, 0.0))[0]
+
+    def _is_wrong(self, ref: Ref) -> bool:
+        try:
+            return self._differs(ref)
+        except Exception:
+            # A fault of ours with one object must cost no other its status.
+            log.exception("The status of %s cannot be made", ref)
+            return False
 
     def _differs(self, ref: Ref) -> bool:
         item, ours = self._store.find(ref), self._wanted.get(ref)
@@ -264,8 +274,3 @@ class StatusWriter:
             else:
                 self.writes += 1
                 return
-
-
-def own_gateways(found: Mapping[Ref, object]) -> frozenset[tuple[str, str]]:
-    """Namespace and name of the Gateways among some objects."""
-    return frozenset((ref.namespace, ref.name) for ref in found if ref.kind == Gateway.KIND.kind)

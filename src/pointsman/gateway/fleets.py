@@ -2,7 +2,8 @@
 
 On one machine one Envoy serves all Gateways. In a cluster each Gateway has Envoys of its own, its
 fleet, and these get what this Gateway needs and nothing else: no other Gateway's certificates, and
-patches only of policies that target it.
+patches only of policies that target it. A Gateway that is not accepted at this moment has no part
+in it, so that its Envoys keep what they have.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def divided(
 
     `others` are resources of which the caller knows whose they are: listeners, pools.
     """
-    found: dict[Ref, list[EnvoyResource]] = {item: [] for item in surroundings.gateway_of}
+    found: dict[Ref, list[EnvoyResource]] = {
+        item.gateway.ref: [] for item in surroundings.gateways if item.problem is None
+    }
     owner = {name: sharing[0].gateway.ref for name, sharing in surroundings.sharing.items()}
     for name, resource in route_configurations.items():
         found[owner[name]].append(resource)
@@ -68,9 +71,10 @@ def _of_secrets(surroundings: Scene, secrets: Mapping[str, EnvoyResource]) -> It
     for item in surroundings.listeners:
         if item.is_served and not isinstance(item.certificates, Unresolved):
             refs[item.gateway.ref].update(item.certificates)
-    for gateway, shown in surroundings.client_certificates.items():
-        if not isinstance(shown, Unresolved):
-            refs[gateway].add(shown)
+    for served in surroundings.gateways:
+        shown = surroundings.client_certificates.get(served.gateway.ref)
+        if served.problem is None and isinstance(shown, Ref):
+            refs[served.gateway.ref].add(shown)
     for gateway, wanted in refs.items():
         named = (names.secret(ref) for ref in sorted(wanted))
         yield gateway, [secrets[name] for name in named if name in secrets]

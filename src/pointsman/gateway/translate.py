@@ -185,7 +185,7 @@ def translate(
             secrets,
             _owned(ports, pool_map),
         )
-        divided, outcomes = _patched_each(store, config, pieces, surroundings, refused)
+        divided, outcomes = _patched_each(store, config, pieces, refused)
         served = Snapshot.of((*made, *(item for part in divided.values() for item in part)))
     return Translation(
         snapshot=served,
@@ -435,14 +435,13 @@ def _patched_each(
     store: Store,
     config: configuration.Configuration,
     pieces: Mapping[Ref, Snapshot],
-    surroundings: Scene,
     refused: Refused | None,
 ) -> tuple[dict[str, Snapshot], list[patch_policies.PatchOutcome]]:
     """What each fleet gets, with the patches of the policies that target its Gateway."""
     result = {}
     outcomes = []
-    for gateway in surroundings.gateway_of:
-        found, of_gateway = patched(store, config, pieces[gateway], frozenset({gateway}), refused)
+    for gateway, piece in pieces.items():
+        found, of_gateway = patched(store, config, piece, frozenset({gateway}), refused)
         result[names.fleet(gateway)] = found
         outcomes += of_gateway
     return result, outcomes

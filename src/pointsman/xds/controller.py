@@ -45,6 +45,8 @@ class Controller:
         self._rests_until = 0.0
         self._judge = Judge(store, self._on_verdict)
         self.discovery = DiscoveryServer(self._on_facts)
+        self.is_serving = asyncio.Event()
+        """Something has been translated: an Envoy that asks now gets what there is."""
         self.translation: Translation | None = None
 
     @property
@@ -114,6 +116,7 @@ class Controller:
                 log.error("%s is left out", ref, exc_info=part.fault)
         self.translation = found
         self.discovery.serve(found.fleets)
+        self.is_serving.set()
         await self._write_statuses()
 
     async def _write_statuses(self) -> None:

@@ -2,6 +2,9 @@
 
 On one machine over a Unix socket. In a cluster over mutual TLS: there a certificate says of which
 fleet an Envoy is, whatever it says itself, so that none gets at the certificates of another.
+
+A fleet that is served no more, or not yet, is not told that there is nothing: its Envoys keep what
+they have, and ask again.
 """
 
 from __future__ import annotations
@@ -63,6 +66,9 @@ class DiscoveryServer:
     def __init__(self, on_facts: Callable[[EnvoyFacts], None]) -> None:
         self._served: Served = {}
         self._streams: dict[Session, _Stream] = {}
+        self._begun: set[Session] = set()
+        """Of the Envoys that had everything once. One that has just come says nothing yet about what
+        others have taken long ago."""
         self._on_facts = on_facts
         self._facts = EnvoyFacts()
 
@@ -76,7 +82,8 @@ class DiscoveryServer:
         self._served = found
         now = asyncio.get_running_loop().time()
         for session, stream in self._streams.items():
-            _put(stream.outbox, session.update(found.get(stream.fleet, _NOTHING), now))
+            if stream.fleet in found:
+                _put(stream.outbox, session.update(found[stream.fleet], now))
         self._report()
 
     def version(self, key: Key) -> str:
@@ -85,11 +92,15 @@ class DiscoveryServer:
         return found.version if found is not None else ""
 
     def is_acknowledged(self, key: Key) -> bool:
-        """Whether every connected Envoy that is served that resource has taken it as it is."""
+        """Whether every Envoy that is served that resource has taken it as it is.
+
+        Those that are only beginning do not count.
+        """
         asked = [
             session
             for session, stream in self._streams.items()
-            if self._served.get(stream.fleet, _NOTHING).get(key) is not None
+            if session in self._begun
+            and self._served.get(stream.fleet, _NOTHING).get(key) is not None
         ]
         return bool(asked) and all(session.acknowledged(key) for session in asked)
 
@@ -128,6 +139,8 @@ class DiscoveryServer:
             if fleet_of is not None and fleet != fleet_of(context.auth_context()):
                 log.warning("An Envoy says that it is of %r, and its certificate does not", fleet)
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not of that fleet")
+            if fleet not in self._served:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, f"{fleet} is not served")
             async for response in self._stream(first, requests, fleet):
                 yield response
 
@@ -145,7 +158,7 @@ class DiscoveryServer:
     async def _stream(
         self, first: Any, requests: AsyncIterator[Any], fleet: str
     ) -> AsyncIterator[Any]:
-        session = Session(self._served.get(fleet, _NOTHING))
+        session = Session(self._served[fleet])
         outbox: Outbox = asyncio.Queue(OUTBOX)
         self._streams[session] = _Stream(fleet, outbox)
         self._take(first, session, outbox)
@@ -163,6 +176,7 @@ class DiscoveryServer:
                 yield response
         finally:
             del self._streams[session]
+            self._begun.discard(session)
             for task in (reader, timer, getter):
                 task.cancel()
                 with suppress(asyncio.CancelledError, grpc.aio.UsageError):
@@ -176,6 +190,8 @@ class DiscoveryServer:
 
     def _take(self, request: Any, session: Session, outbox: Outbox) -> None:
         _put(outbox, session.receive(request, asyncio.get_running_loop().time()))
+        if session.is_settled:
+            self._begun.add(session)
         self._report()
 
     async def _tick(self, session: Session, outbox: Outbox) -> None:
@@ -206,7 +222,7 @@ class DiscoveryServer:
         )
         facts = EnvoyFacts(
             connected=len(self._streams),
-            connected_of=Counter(stream.fleet for stream in self._streams.values()),
+            connected_of=Counter(self._streams[session].fleet for session in self._begun),
             listeners=listeners,
             refused=refused,
         )
