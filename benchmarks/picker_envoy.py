@@ -34,8 +34,8 @@ import uvloop
 from pointsman.gateway.listeners import token_usage
 from pointsman.gateway.messages import packed
 from pointsman.gateway.patches import typed_json
-from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
+from pointsman.picker.settings.options import Options
 from pointsman.resources.parse import parse_object
 from pointsman.store import Store
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pointsman.picker import flags
 from pointsman.picker.config import read_config
-from pointsman.picker.options import Options
+from pointsman.picker.settings import flags
+from pointsman.picker.settings.options import Options
 from tests.charts.conftest import Chart
 from tests.charts.objects import assert_restricted, branches, leaves, merged, nested, rights
 from tests.charts.program import HelmError

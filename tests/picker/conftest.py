@@ -18,8 +18,8 @@ import pytest
 from aiohttp import web
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
-from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
+from pointsman.picker.settings.options import Options
 from pointsman.resources.base import Resource
 from pointsman.resources.parse import parse_object
 from pointsman.store import Store

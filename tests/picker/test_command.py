@@ -14,9 +14,9 @@ import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from pointsman.certificates import self_signed
-from pointsman.picker import listening
-from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
+from pointsman.picker.serving import listening
+from pointsman.picker.settings.options import Options
 from pointsman.store import Store
 from tests.picker.conftest import (
     PROCESS,

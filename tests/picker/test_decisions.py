@@ -13,9 +13,9 @@ from pointsman.picker.decisions import MAX_TOLD_BYTES, Decision
 from pointsman.picker.director import Trust
 from pointsman.picker.endpoints.measures import Measures
 from pointsman.picker.endpoints.table import Seen
-from pointsman.picker.flags import parse
 from pointsman.picker.scheduling.profile import DEFAULT
 from pointsman.picker.scheduling.request import Wanted
+from pointsman.picker.settings.flags import parse
 from tests.picker.conftest import Running
 from tests.picker.test_process import body, chat, headers, mutations
 

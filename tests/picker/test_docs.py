@@ -11,11 +11,11 @@ import pytest
 
 from pointsman.picker.config import read_config
 from pointsman.picker.endpoints.table import Seen
-from pointsman.picker.flags import usage
 from pointsman.picker.plugins_page import page
 from pointsman.picker.scheduling.plugins import ENTRY_POINTS, PARAMETERS
 from pointsman.picker.scheduling.profile import choose
 from pointsman.picker.scheduling.request import Wanted
+from pointsman.picker.settings.flags import usage
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "picker.md").read_text()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from pointsman.picker import draining
-from pointsman.picker.draining import Drain
+from pointsman.picker.serving import draining
+from pointsman.picker.serving.draining import Drain
 
 LONG_S = 100.0
 

@@ -19,8 +19,8 @@ from aiohttp import web
 from pointsman.picker import process
 from pointsman.picker.config import read_config
 from pointsman.picker.ends.rates import PrefillRate
-from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
+from pointsman.picker.settings.options import Options
 from pointsman.resources.base import Resource
 from pointsman.store import Store
 from pointsman.wire.server import GrpcServer

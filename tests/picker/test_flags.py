@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from pointsman.inference.metrics import ENGINES, Metric
-from pointsman.picker import environment
 from pointsman.picker.extproc.machine import Mode
-from pointsman.picker.flag_values import duration_s
-from pointsman.picker.flags import FlagError, check, parse
-from pointsman.picker.options import Options
+from pointsman.picker.settings import environment
+from pointsman.picker.settings.flag_values import duration_s
+from pointsman.picker.settings.flags import FlagError, check, parse
+from pointsman.picker.settings.options import Options
 
 
 @pytest.mark.parametrize(

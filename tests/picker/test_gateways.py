@@ -18,8 +18,8 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from pointsman.picker.extproc import service
 from pointsman.picker.extproc.answers import Forward
 from pointsman.picker.extproc.machine import Assumptions, Decide, Machine
-from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
+from pointsman.picker.settings.options import Options
 from pointsman.store import Store
 from tests.picker.conftest import Objects, until
 from tests.picker.envoys import bootstrap

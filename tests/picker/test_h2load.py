@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
+from pointsman.picker.settings.options import Options
 from pointsman.store import Store
 from pointsman.wire.grpc import framed
 from tests.picker.conftest import PROCESS, Objects, free_ports, pod, pool, until

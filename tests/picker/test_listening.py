@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 
 from pointsman.certificates import Authority
-from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
+from pointsman.picker.settings.options import Options
 from pointsman.store import Store
 from tests.picker.conftest import Objects, free_ports, pool
 

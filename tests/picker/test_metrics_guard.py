@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pointsman.picker import metrics_guard
-from pointsman.picker.metrics_guard import ALLOWED_AWAY_S, ALLOWED_S, DENIED_S, MetricsGuard
+from pointsman.picker.serving import metrics_guard
+from pointsman.picker.serving.metrics_guard import ALLOWED_AWAY_S, ALLOWED_S, DENIED_S, MetricsGuard
 from pointsman.sources.kubernetes.api import ApiError
 
 USER = {"username": "prometheus", "uid": "1", "groups": ["a"], "extra": {"x": ["y"]}}

@@ -13,8 +13,8 @@ from pointsman.inference.headers import MODEL_NAME_REWRITE_NAMES, OBJECTIVE_NAME
 from pointsman.picker.decisions import Decision
 from pointsman.picker.director import Trust
 from pointsman.picker.endpoints.measures import Measures
-from pointsman.picker.flags import parse
-from pointsman.picker.options import Options
+from pointsman.picker.settings.flags import parse
+from pointsman.picker.settings.options import Options
 from pointsman.resources.base import Resource
 from tests.picker.conftest import PROCESS, Running, model, resource, until
 

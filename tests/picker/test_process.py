@@ -15,8 +15,8 @@ from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as mod
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from pointsman.picker.endpoints.measures import Measures
-from pointsman.picker.options import Options
 from pointsman.picker.process import Picker
+from pointsman.picker.settings.options import Options
 from pointsman.store import Store
 from tests.picker.conftest import Objects, Running, model, pod, pool, until
 

@@ -10,10 +10,10 @@ import sys
 import click
 import uvloop
 
-from pointsman.picker import environment, flags
 from pointsman.picker.config import ConfigError
-from pointsman.picker.options import Options
 from pointsman.picker.process import serve
+from pointsman.picker.settings import environment, flags
+from pointsman.picker.settings.options import Options
 from pointsman.sources.kubernetes.access import AccessError
 from pointsman.telemetry.json_lines import JsonLines
 

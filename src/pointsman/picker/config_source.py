@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from pointsman.picker import environment
 from pointsman.picker.config import ConfigError, PickerConfig, read_config
 from pointsman.picker.endpoints.measures import Extraction
-from pointsman.picker.options import Options
+from pointsman.picker.settings import environment
+from pointsman.picker.settings.options import Options
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ pool's selector, since that may change; those of `--endpoint-selector` are, by t
 
 from __future__ import annotations
 
-from pointsman.picker import environment
-from pointsman.picker.options import Options
 from pointsman.picker.pools import Scope, Selection
+from pointsman.picker.settings import environment
+from pointsman.picker.settings.options import Options
 from pointsman.resources.base import Resource
 from pointsman.resources.core import Pod
 from pointsman.resources.inference_extension import (

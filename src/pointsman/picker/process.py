@@ -15,23 +15,23 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from pointsman import __version__
-from pointsman.picker import environment
-from pointsman.picker.admin import admin_app, metrics_app
 from pointsman.picker.config import PickerConfig
 from pointsman.picker.config_source import ConfigSource
 from pointsman.picker.director import Director, Trust
-from pointsman.picker.draining import SETTLE_S, TAKE_OVER_S, Drain
 from pointsman.picker.endpoints.scrape import Scraper
 from pointsman.picker.endpoints.table import Endpoint, Table
 from pointsman.picker.ends.access_log import AccessLog
 from pointsman.picker.extproc.service import ExtProc
 from pointsman.picker.interests import KINDS, interests, scope
-from pointsman.picker.listening import Certificates, http_site, limits, listen
-from pointsman.picker.metrics_guard import MetricsGuard
-from pointsman.picker.options import Options
 from pointsman.picker.pools import Pools
 from pointsman.picker.prefix.index import PrefixIndex
 from pointsman.picker.report import Report
+from pointsman.picker.serving.admin import admin_app, metrics_app
+from pointsman.picker.serving.draining import SETTLE_S, TAKE_OVER_S, Drain
+from pointsman.picker.serving.listening import Certificates, http_site, limits, listen
+from pointsman.picker.serving.metrics_guard import MetricsGuard
+from pointsman.picker.settings import environment
+from pointsman.picker.settings.options import Options
 from pointsman.resources.core import Pod
 from pointsman.sources import Source
 from pointsman.sources.feed import FeedSource

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pointsman.picker import flags
-from pointsman.picker.options import Options
+from pointsman.picker.settings import flags
+from pointsman.picker.settings.options import Options
 from pointsman.resources.core import Container, Probe
 from pointsman.standalone.addresses import Place
 

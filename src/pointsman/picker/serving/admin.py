@@ -11,10 +11,10 @@ from aiohttp import web
 
 from pointsman.picker.decisions import Decision
 from pointsman.picker.director import Director
-from pointsman.picker.metrics_guard import PATH as METRICS_PATH
-from pointsman.picker.metrics_guard import MetricsGuard
 from pointsman.picker.pools import Pools
 from pointsman.picker.report import Report
+from pointsman.picker.serving.metrics_guard import PATH as METRICS_PATH
+from pointsman.picker.serving.metrics_guard import MetricsGuard
 
 MAX_DECISIONS_SHOWN = 1_000
 QUESTIONS = ("request_id", "model", "endpoint", "pool", "limit", "follow")

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pointsman.picker.options import MAX_TARGET_PORTS
+from pointsman.picker.settings.options import MAX_TARGET_PORTS
 from pointsman.resources.inference_extension import EXPERIMENTAL_GROUP, GROUP
 from pointsman.resources.label_query import LabelQuery
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from pointsman.inference.headers import DESTINATION_ENDPOINT, DESTINATION_NAMESPACE
 from pointsman.inference.metrics import ENGINES, EngineMetrics
-from pointsman.picker import flag_values as values
-from pointsman.picker.options import Options
 from pointsman.picker.scheduling.extractors import metric_of
+from pointsman.picker.settings import flag_values as values
+from pointsman.picker.settings.options import Options
 from pointsman.resources.base import DEFAULT_NAMESPACE
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from pointsman.certificates import Rotation, server_context
-from pointsman.picker.options import Options
+from pointsman.picker.settings.options import Options
 from pointsman.wire.http2 import Limits
 from pointsman.wire.server import GrpcServer
 

@@ -1,0 +1,1 @@
+"""How a picker is spoken to: its listeners, who may read its metrics, how it leaves."""
