@@ -16,6 +16,7 @@ import pytest
 
 from pointsman.gateway.names import SHARED_FLEET
 from pointsman.gateway.snapshot import Snapshot
+from pointsman.gateway.statuses.facts import EnvoyFacts
 from pointsman.gateway.translate import translate
 from pointsman.xds.binary import envoy_path
 from pointsman.xds.bootstrap import bootstrap
@@ -54,9 +55,10 @@ def made(target: str, port: int) -> Snapshot:
 
 
 @asynccontextmanager
-async def envoy(folder: Path) -> AsyncIterator[None]:
-    path = folder / "envoy.json"
-    path.write_text(json.dumps(bootstrap("test", folder / "xds.sock", folder / "admin.sock")))
+async def envoy(folder: Path, name: str = "envoy") -> AsyncIterator[None]:
+    path = folder / f"{name}.json"
+    admin = folder / ("admin.sock" if name == "envoy" else f"{name}.sock")
+    path.write_text(json.dumps(bootstrap("test", folder / "xds.sock", admin)))
     flags = ("--use-dynamic-base-id", "--concurrency", "1", "--log-level", "critical")
     process = await asyncio.create_subprocess_exec(str(envoy_path()), "-c", str(path), *flags)
     try:
@@ -107,6 +109,21 @@ def test_a_control_plane_that_restarts_does_not_disturb_envoy(tmp_path: Path, po
                 second.serve({SHARED_FLEET: made("two.example", port)})
                 await until(lambda: second.is_settled)
                 assert await redirected_to(port) == "two.example"
+
+    asyncio.run(scene())
+
+
+def test_an_envoy_that_comes_takes_back_nothing_that_was_said(tmp_path: Path, port: int) -> None:
+    async def scene() -> None:
+        heard: list[EnvoyFacts] = []
+        server = DiscoveryServer(heard.append)
+        server.serve({SHARED_FLEET: made("one.example", port)})
+        async with server.listening(tmp_path / "xds.sock"), envoy(tmp_path):
+            await until(lambda: bool(server.facts.listeners))
+            heard.clear()
+            async with envoy(tmp_path, "another"):
+                await until(lambda: server.facts.connected_of == {SHARED_FLEET: 2})
+            assert all(facts.listeners for facts in heard)
 
     asyncio.run(scene())
 

@@ -67,8 +67,7 @@ class DiscoveryServer:
         self._served: Served = {}
         self._streams: dict[Session, _Stream] = {}
         self._begun: set[Session] = set()
-        """Of the Envoys that had everything once. One that has just come says nothing yet about what
-        others have taken long ago."""
+        """Of the Envoys that had every listener once; who has just come says nothing of them."""
         self._on_facts = on_facts
         self._facts = EnvoyFacts()
 
@@ -190,7 +189,7 @@ class DiscoveryServer:
 
     def _take(self, request: Any, session: Session, outbox: Outbox) -> None:
         _put(outbox, session.receive(request, asyncio.get_running_loop().time()))
-        if session.is_settled:
+        if session.has_listeners:
             self._begun.add(session)
         self._report()
 

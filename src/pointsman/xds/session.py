@@ -157,6 +157,12 @@ class Session:
             state.in_flight is not None or state.changed for state in self._types.values()
         )
 
+    @property
+    def has_listeners(self) -> bool:
+        """Envoy has answered for every listener that there is."""
+        state = self._types[snapshot.LISTENER]
+        return state.is_open and state.in_flight is None and not state.changed
+
     def acknowledged(self, key: Key) -> bool:
         """Whether Envoy has taken a resource in its present version."""
         state = self._types[key.type_url]

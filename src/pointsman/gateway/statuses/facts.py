@@ -37,11 +37,11 @@ class EnvoyFacts:
     connected: int = 0
     wanted: int = 1
     connected_of: Mapping[str, int] = field(default_factory=dict)
-    """How many are connected here of each fleet that has some, by its name."""
+    """How many are connected here, and had every listener once, of each fleet that has some."""
     fleets: Mapping[Ref, Fleet] = field(default_factory=dict)
     """By Gateway, where each has Envoys of its own."""
     listeners: frozenset[str] = frozenset()
-    """Names of the listeners that every connected Envoy has taken as they are."""
+    """Names of the listeners that every such Envoy has taken as they are."""
     refused: Mapping[Key, str] = field(default_factory=dict)
     """Resources that Envoy refused, with its words."""
 
