@@ -13,6 +13,7 @@ import pytest
 import yaml
 from aiohttp import web
 
+from pointsman.cluster.controller import SECRETS
 from pointsman.resources.base import Resource
 from pointsman.resources.core import ConfigMap, Pod, Secret
 from pointsman.resources.gateway_api import HTTPRoute
@@ -168,6 +169,25 @@ async def test_only_what_is_needed_of_an_object_is_kept(
             assert all("last-applied" not in name for name in item.metadata.annotations)
 
 
+async def test_secrets_of_types_that_nobody_needs_are_not_even_asked_for(
+    control_plane: Cluster, namespace: str, way: Kubeconfig
+) -> None:
+    """The API server narrows them: releases of helm have a megabyte each."""
+    made = [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": kind,
+            "metadata": {"name": name},
+            "stringData": {"ca.crt": "x"},
+        }
+        for name, kind in (("release", "helm.sh/release.v1"), ("plain", "Opaque"))
+    ]
+    await apply(control_plane, yaml.safe_dump_all(made), namespace)
+    async with watching(way, Interest(Secret, namespace, fields=SECRETS)) as watched:
+        assert watched.names(Secret, namespace) == {"plain"}
+
+
 @pytest.mark.usefixtures("crds")
 async def test_both_generations_of_a_pool_are_read(
     control_plane: Cluster, namespace: str, way: Kubeconfig
@@ -315,7 +335,7 @@ async def test_throttling_and_errors_are_waited_for(
 async def test_a_long_list_comes_in_pages(
     control_plane: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pointsman.sources.kubernetes.api.PAGE", 7)
+    monkeypatch.setattr("pointsman.sources.kubernetes.reflector.LARGE_PAGE", 7)
     made = "---\n".join(config_map(f"item-{number}") for number in range(30))
     await apply(control_plane, made, namespace)
     async with watching_through(control_plane, tmp_path, Interest(ConfigMap, namespace)) as (
@@ -434,8 +454,8 @@ def account(control_plane: Cluster, namespace: str) -> Path:
 
 async def reads(way: Access, namespace: str) -> int:
     async with Api(way) as api:
-        items, _ = await api.list(f"/api/v1/namespaces/{namespace}/configmaps")
-        return len(items)
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
+        return sum([len(items) async for items, _ in api.pages(path)])
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1"])

@@ -74,6 +74,20 @@ MADE: tuple[type[Resource], ...] = (
     unused.ServiceAccount,
 )
 """Kinds of which only what we have made is of interest."""
+SECRETS = ",".join(
+    f"type!={each}"
+    for each in (
+        "bootstrap.kubernetes.io/token",
+        "helm.sh/release.v1",
+        "kubernetes.io/basic-auth",
+        "kubernetes.io/dockercfg",
+        "kubernetes.io/dockerconfigjson",
+        "kubernetes.io/service-account-token",
+        "kubernetes.io/ssh-auth",
+    )
+)
+"""A field selector: no certificate and no authority is in Secrets of these types. They are often
+the most and the largest."""
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +118,11 @@ def interests(settings: ControllerSettings) -> list[Interest]:
     namespaces = tuple(dict.fromkeys((*wanted, own))) if wanted else ("",)
     return [
         *(Interest(cls) for cls in CLUSTER_WIDE),
-        *(Interest(cls, namespace) for cls in NAMESPACED for namespace in namespaces),
+        *(
+            Interest(cls, namespace, fields=SECRETS if cls is core.Secret else "")
+            for cls in NAMESPACED
+            for namespace in namespaces
+        ),
         *(Interest(cls, namespace, MANAGED) for cls in MADE for namespace in namespaces),
     ]
 

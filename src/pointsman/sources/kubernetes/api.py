@@ -177,23 +177,27 @@ class Api:
             await asyncio.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
 
-    async def list(
-        self, path: str, params: Mapping[str, str] | None = None, *, accept: str = JSON
-    ) -> tuple[list[dict[str, Any]], str]:
-        """Every object of a collection, page by page, and the resource version of the list.
+    async def pages(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        accept: str = JSON,
+        size: int = PAGE,
+    ) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
+        """The objects of a collection, page by page, each with the resource version of the list.
 
         Raises:
             ApiError: also 410, where the list has changed too much while it was read.
         """
-        items: list[dict[str, Any]] = []
-        given = {**(params or {}), "limit": str(PAGE)}
+        given = {**(params or {}), "limit": str(size)}
         while True:
             page = await self.get(path, given, accept=accept)
-            items += page.get("items") or ()
             meta = page.get("metadata") or {}
+            yield page.get("items") or [], str(meta.get("resourceVersion", ""))
             proceed = meta.get("continue")
             if not proceed:
-                return items, str(meta.get("resourceVersion", ""))
+                return
             given["continue"] = proceed
 
     async def watch(

@@ -14,19 +14,23 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pointsman.resources.base import Resource
+from pointsman.resources.core import ConfigMap, Secret
 from pointsman.resources.unused import CustomResourceDefinition
 from pointsman.sources.kubernetes.api import (
     JSON,
     METADATA_ONLY,
     METADATA_ONLY_WATCH,
+    PAGE,
     Api,
     ApiError,
     path_of,
 )
+from pointsman.sources.kubernetes.pruning import pruned
 
 WATCH_S = (240, 480)
 """A watch ends by itself after a time between these, so that thousands do not end together."""
 FIRST_PAUSE_S = 0.1
+LARGE_PAGE = 50
 LONGEST_PAUSE_S = 5.0
 """Between two tries to reach an API server that is gone."""
 FORBIDDEN_PAUSE_S = 15.0
@@ -57,6 +61,11 @@ class Interest:
     def is_metadata_only(self) -> bool:
         """Nothing but the metadata is asked for: definitions are large."""
         return self.cls is CustomResourceDefinition
+
+    @property
+    def page(self) -> int:
+        """How many are asked for at once: fewer of those that may have a megabyte each."""
+        return LARGE_PAGE if self.cls in (ConfigMap, Secret) else PAGE
 
     def __str__(self) -> str:
         kind = self.cls.KIND
@@ -113,7 +122,14 @@ class Reflector:
     async def _list(self) -> None:
         interest = self._interest
         accept = METADATA_ONLY if interest.is_metadata_only else JSON
-        items, seen = await self._api.list(self._path, interest.selectors, accept=accept)
+        items: list[dict[str, Any]] = []
+        seen = ""
+        async for page, version in self._api.pages(
+            self._path, interest.selectors, accept=accept, size=interest.page
+        ):
+            # Of what is not needed there is never more than a page.
+            items += [pruned(interest.cls, item) for item in page]
+            seen = version
         self._receiver.replace(interest, self._version, items)
         self._seen = seen
         self._well()
@@ -132,7 +148,8 @@ class Reflector:
             self._well()
             seen = (event.object.get("metadata") or {}).get("resourceVersion")
             if event.type != "BOOKMARK":
-                self._receiver.event(interest, self._version, event.type, event.object)
+                item = pruned(interest.cls, event.object)
+                self._receiver.event(interest, self._version, event.type, item)
             if seen:
                 self._seen = str(seen)
 

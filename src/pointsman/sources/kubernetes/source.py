@@ -19,7 +19,6 @@ from pointsman.resources.problems import Problem
 from pointsman.resources.unused import CustomResourceDefinition
 from pointsman.sources.kubernetes.api import Api, ApiError
 from pointsman.sources.kubernetes.catalogue import served_versions
-from pointsman.sources.kubernetes.pruning import pruned
 from pointsman.sources.kubernetes.reflector import Interest, Reflector
 from pointsman.store import Store
 
@@ -151,7 +150,7 @@ class KubernetesSource:
     ) -> tuple[Ref, Resource | None] | None:
         kind = interest.cls.KIND
         group_version = f"{kind.group}/{version}" if kind.group else version
-        data = pruned(interest.cls, {**item, "apiVersion": group_version, "kind": kind.kind})
+        data = {**item, "apiVersion": group_version, "kind": kind.kind}
         parsed = parse_object(data, "cluster")
         if parsed.ref is None:
             return None
