@@ -8,9 +8,10 @@ from typing import Any
 
 from pointsman.gateway.options import Options
 from pointsman.gateway.snapshot import Key
-from pointsman.gateway.statuses.facts import EnvoyFacts
+from pointsman.gateway.statuses.facts import EnvoyFacts, Fleet
 from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import translate
+from pointsman.resources.base import Ref
 from pointsman.resources.parse import parse_text
 from pointsman.store import Store
 from tests.conformance.certificates import Authority, secret
@@ -44,14 +45,20 @@ class Judgement:
     """The statuses of all objects of a manifest, where Envoy took everything but `refused`."""
 
     def __init__(
-        self, text: str, options: Options = OPTIONS, refused: Mapping[Key, str] | None = None
+        self,
+        text: str,
+        options: Options = OPTIONS,
+        refused: Mapping[Key, str] | None = None,
+        fleets: Mapping[Ref, Fleet] | None = None,
     ) -> None:
         self.store = loaded(text)
         self.translation = translate(self.store, options)
         listeners = frozenset(
             name for item in self.translation.listeners for name in item.sockets.values()
         )
-        facts = EnvoyFacts(connected=1, listeners=listeners, refused=refused or {})
+        facts = EnvoyFacts(
+            connected=1, listeners=listeners, refused=refused or {}, fleets=fleets or {}
+        )
         found = statuses(self.store, self.translation, facts, options)
         self.statuses = {str(ref): status for ref, status in found.items()}
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pointsman.gateway import snapshot
 from pointsman.gateway.snapshot import Key
+from pointsman.gateway.statuses.facts import Fleet
+from pointsman.resources.base import Ref
 from tests.conformance.judgement import (
     AUTHORITY,
     CERTIFICATE,
@@ -54,6 +58,15 @@ def test_a_class_lists_the_features_that_are_served_in_order() -> None:
     names = [item["name"] for item in found["supportedFeatures"]]
     assert names == sorted(names)
     assert {"Gateway", "HTTPRoute", "GRPCRoute", "ListenerSet", "BackendTLSPolicy"} <= set(names)
+
+
+def test_in_a_cluster_a_class_lists_what_becomes_of_infrastructure_too() -> None:
+    alone, cluster = (
+        [item["name"] for item in found.statuses["GatewayClass any"]["supportedFeatures"]]
+        for found in (Judgement(CLASS), Judgement(CLASS, IN_A_CLUSTER))
+    )
+    assert cluster == sorted(cluster)
+    assert "GatewayInfrastructure" in set(cluster) - set(alone)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +230,11 @@ def test_what_is_wrong_with_a_listener_keeps_no_route_from_being_attached() -> N
             "HostnameConflict",
         ),
         ("{name: a, port: 80, protocol: HTTP}", https("{name: cert}", "b"), "ProtocolConflict"),
+        (
+            "{name: a, port: 80, protocol: HTTP}",
+            "{name: b, port: 80, protocol: TCP}",
+            "ProtocolConflict",
+        ),
     ],
 )
 def test_of_two_gateways_at_one_port_the_older_keeps_what_both_want(
@@ -231,6 +249,13 @@ def test_of_two_gateways_at_one_port_the_older_keeps_what_both_want(
     assert listener["Conflicted"] == ("True", reason)
     assert listener["Accepted"] == ("False", reason)
     assert listener["Programmed"] == ("False", reason)
+
+
+def test_a_port_of_udp_is_another_one() -> None:
+    found = Judgement(CLASS + gateway(f"[{HTTP}, {{name: odd, port: 80, protocol: UDP}}]"))
+    listener = found.listener(FRONT, "odd")
+    assert listener["Accepted"] == ("False", "UnsupportedProtocol")
+    assert listener["Conflicted"][0] == "False"
 
 
 def test_in_a_cluster_each_gateway_has_its_ports_for_itself() -> None:
@@ -276,6 +301,28 @@ def test_a_gateway_gets_the_addresses_that_it_asks_for_where_they_can_be_had(
     assert conditions["Programmed"][1] == programmed
     listed = [item["value"] for item in found.statuses[FRONT].get("addresses", [])]
     assert listed == told
+
+
+@pytest.mark.parametrize(
+    ("asked", "had", "programmed"),
+    [
+        ("{value: 192.0.2.1}", (), "AddressNotUsable"),
+        ("{value: 192.0.2.1}", ("192.0.2.9",), "AddressNotUsable"),
+        ("{value: 192.0.2.1}", ("192.0.2.1",), "Programmed"),
+        ("{type: IPAddress}", (), "AddressNotAssigned"),
+        ("{type: IPAddress}", ("192.0.2.9",), "Programmed"),
+    ],
+)
+def test_in_a_cluster_a_gateway_has_the_addresses_that_its_service_has(
+    asked: str, had: tuple[str, ...], programmed: str
+) -> None:
+    front = Ref("gateway.networking.k8s.io", "Gateway", "default", "front")
+    text = CLASS + gateway(f"[{HTTP}]", f"addresses: [{asked}]")
+    options = replace(IN_A_CLUSTER, advertised_address="")
+    found = Judgement(text, options, fleets={front: Fleet(ready=1, addresses=had)})
+    assert found.of(FRONT)["Accepted"] == ("True", "Accepted")
+    assert found.of(FRONT)["Programmed"][1] == programmed
+    assert [item["value"] for item in found.statuses[FRONT].get("addresses", [])] == list(had)
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,17 @@ EXTENDED = (
 INFERENCE = ("SupportInferencePool",)
 """Of the Gateway API Inference Extension."""
 
+IN_CLUSTERS = ("GatewayInfrastructure", "GatewayInfrastructurePropagation")
+"""On one machine nothing is made for a Gateway that could have labels and annotations.
+
+The second is the name of the first in the suite's releases up to 1.6.0.
+"""
+
 SUPPORTED = tuple(sorted((*CORE, *EXTENDED, *INFERENCE)))
 """As a GatewayClass lists them: in the order of their names."""
+
+SUPPORTED_IN_CLUSTERS = tuple(sorted((*SUPPORTED, *IN_CLUSTERS)))
+"""The same in a cluster."""
 
 BUNDLE_VERSION = "gateway.networking.k8s.io/bundle-version"
 """The annotation by which a definition says which release of the Gateway API it is of."""

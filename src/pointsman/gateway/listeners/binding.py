@@ -24,6 +24,8 @@ from pointsman.resources.gateway_api import Gateway, Listener, ListenerSet
 HTTP = "HTTP"
 PROTOCOLS = frozenset({HTTP, tls.HTTPS})
 """What listeners here can speak, and routes for it attach to."""
+UDP = "UDP"
+"""Its ports are others than those of TCP."""
 CONFLICTS = frozenset({"HostnameConflict", "ProtocolConflict"})
 """Reasons for which a listener stands in the way of another."""
 
@@ -173,7 +175,10 @@ class _Ports:
     def take(self, bound: BoundListener) -> BoundListener:
         """Give a listener its place, or say who stands there."""
         if bound.conflict is not None:
-            return replace(bound, port_name=bound.xds_name)
+            # What cannot be had at all is told only where another has not got the port.
+            is_foreign = bound.spec.protocol not in (*PROTOCOLS, UDP)
+            problem = self._protocol_conflict(bound) if is_foreign else None
+            return replace(bound, port_name=bound.xds_name, conflict=problem or bound.conflict)
         place = (bound.hosts, bound.spec.port)
         problem = self._problem(bound)
         if problem is not None:
@@ -196,21 +201,27 @@ class _Ports:
                     f"Another Gateway has port {port} of {host} with other addresses beside it"
                 )
                 return ("PortUnavailable", message)
-        neighbours = self.owners.get((bound.hosts, port), [])
-        if neighbours and neighbours[0].spec.protocol != bound.spec.protocol:
-            first = neighbours[0]
-            message = (
-                f"Port {port} speaks {first.spec.protocol} for listener {first.spec.name} of "
-                f"{first.owner.ref}"
-            )
-            return ("ProtocolConflict", message)
-        for other in neighbours:
+        conflict = self._protocol_conflict(bound)
+        if conflict is not None:
+            return conflict
+        for other in self.owners.get((bound.hosts, port), ()):
             if other.hostname.lower() == bound.hostname.lower():
                 message = (
                     f"Port {port} with hostname {bound.hostname} is taken by listener "
                     f"{other.spec.name} of {other.owner.ref}"
                 )
                 return ("HostnameConflict", message)
+        return None
+
+    def _protocol_conflict(self, bound: BoundListener) -> tuple[str, str] | None:
+        port = bound.spec.port
+        for first in self.owners.get((bound.hosts, port), ())[:1]:
+            if first.spec.protocol != bound.spec.protocol:
+                message = (
+                    f"Port {port} speaks {first.spec.protocol} for listener {first.spec.name} of "
+                    f"{first.owner.ref}"
+                )
+                return ("ProtocolConflict", message)
         return None
 
 

@@ -26,6 +26,7 @@ from pointsman.store import Store
 def class_statuses(store: Store, translation: Translation, options: Options) -> dict[Ref, Status]:
     """Our GatewayClasses."""
     problem = features.version_problem(store)
+    supported = features.SUPPORTED if options.is_alone else features.SUPPORTED_IN_CLUSTERS
     result = {}
     classes = served_classes(store, translation.config.gateway, options)
     for item, accepted in classes.values():
@@ -38,7 +39,7 @@ def class_statuses(store: Store, translation: Translation, options: Options) -> 
         )
         result[item.ref] = {
             "conditions": [accepted, version],
-            "supportedFeatures": [{"name": name} for name in features.SUPPORTED],
+            "supportedFeatures": [{"name": name} for name in supported],
         }
     return result
 
@@ -210,14 +211,14 @@ def _programmed(
     if fleet.problem is not None:
         return conditions.not_programmed(gateway, *fleet.problem)
     addresses = _addresses(served, facts, options)
-    if not addresses:
-        return conditions.not_programmed(
-            gateway, "AddressNotAssigned", conditions.GATEWAY_NO_ADDRESS
-        )
     wanted = [item.value for item in gateway.spec.addresses if item.value is not None]
     if wanted and gateway.ref in facts.fleets and not set(wanted) & set(addresses):
         message = f"The Gateway's Service does not have {', '.join(wanted)}"
         return conditions.not_programmed(gateway, "AddressNotUsable", message)
+    if not addresses:
+        return conditions.not_programmed(
+            gateway, "AddressNotAssigned", conditions.GATEWAY_NO_ADDRESS
+        )
     if fleet.ready == 0:
         return conditions.not_programmed(gateway, "NoResources", "Envoy replicas unavailable")
     if not any(is_true(item["conditions"], "Programmed") for item in listeners):
