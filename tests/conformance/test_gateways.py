@@ -69,6 +69,24 @@ def test_in_a_cluster_a_class_lists_what_becomes_of_infrastructure_too() -> None
     assert "GatewayInfrastructure" in set(cluster) - set(alone)
 
 
+def test_where_routes_cannot_ask_for_retries_a_class_does_not_list_them() -> None:
+    def listed(channel: str) -> set[str]:
+        definition = f"""
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: gatewayclasses.gateway.networking.k8s.io
+  annotations: {{gateway.networking.k8s.io/channel: {channel}}}
+"""
+        found = Judgement(CLASS + definition, IN_A_CLUSTER).statuses["GatewayClass any"]
+        return {item["name"] for item in found["supportedFeatures"]}
+
+    lacking = listed("experimental") - listed("standard")
+    assert "HTTPRouteRetry" in lacking
+    assert all(name.startswith("HTTPRouteRetry") for name in lacking)
+
+
 @pytest.mark.parametrize(
     ("version", "expected"),
     [

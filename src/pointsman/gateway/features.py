@@ -64,6 +64,11 @@ The second is the name of the first in the suite's releases up to 1.6.0.
 SUPPORTED = tuple(sorted((*CORE, *EXTENDED, *INFERENCE)))
 """As a GatewayClass lists them: in the order of their names."""
 
+EXPERIMENTAL = frozenset(
+    {"HTTPRouteRetry", "HTTPRouteRetryBackendTimeout", "HTTPRouteRetryConnectionError"}
+)
+"""They need a field that the definitions of the standard channel do not have."""
+
 SUPPORTED_IN_CLUSTERS = tuple(sorted((*SUPPORTED, *IN_CLUSTERS)))
 """The same in a cluster."""
 
@@ -71,7 +76,19 @@ BUNDLE_VERSION = "gateway.networking.k8s.io/bundle-version"
 """The annotation by which a definition says which release of the Gateway API it is of."""
 VERSIONS = ("v1.3.", "v1.4.", "v1.5.", "v1.6.")
 """Releases whose objects are read as they were meant."""
+CHANNEL = "gateway.networking.k8s.io/channel"
+"""The annotation by which a definition says of which channel it is."""
 _DEFINITION = "gatewayclasses.gateway.networking.k8s.io"
+
+
+def supported(store: Store, is_alone: bool) -> tuple[str, ...]:
+    """The features that can be had here; `is_alone`: on one machine."""
+    if is_alone:
+        return SUPPORTED
+    found = store.get(CustomResourceDefinition, "", _DEFINITION)
+    if found is None or found.metadata.annotations.get(CHANNEL) != "standard":
+        return SUPPORTED_IN_CLUSTERS
+    return tuple(name for name in SUPPORTED_IN_CLUSTERS if name not in EXPERIMENTAL)
 
 
 def version_problem(store: Store) -> str | None:

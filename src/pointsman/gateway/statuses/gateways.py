@@ -26,7 +26,7 @@ from pointsman.store import Store
 def class_statuses(store: Store, translation: Translation, options: Options) -> dict[Ref, Status]:
     """Our GatewayClasses."""
     problem = features.version_problem(store)
-    supported = features.SUPPORTED if options.is_alone else features.SUPPORTED_IN_CLUSTERS
+    supported = features.supported(store, options.is_alone)
     result = {}
     classes = served_classes(store, translation.config.gateway, options)
     for item, accepted in classes.values():
