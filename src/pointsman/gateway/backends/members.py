@@ -18,7 +18,7 @@ SERVICE_LABEL = "kubernetes.io/service-name"
 """By which an EndpointSlice says whose it is."""
 
 _Key = tuple[str, str, str]
-"""A namespace, and a label of its pods with the value; "" and "" for all of them."""
+"""A namespace, and a label of pods there with its value."""
 
 
 class Members:
@@ -38,7 +38,9 @@ class Members:
     def ready_pods(self, namespace: str, labels: Mapping[str, str]) -> Sequence[Pod]:
         """The ready pods that have all of these labels, in the order of their names."""
         if not labels:
-            return self.ready.get((namespace, "", ""), ())
+            # Whoever selects everything is rare.
+            of_namespace = (held for held in self.pods if held.ref.namespace == namespace)
+            return [pod for held in of_namespace if (pod := _ready_pod(held)) is not None]
         buckets = [self.ready.get((namespace, key, value), ()) for key, value in labels.items()]
         smallest = min(buckets, key=len)
         if len(labels) == 1:
@@ -65,15 +67,15 @@ def _ready(pods: Sequence[Held], before: Members | None) -> Mapping[_Key, Sequen
     known = before.pods if before is not None else ()
     result = dict(before.ready) if before is not None else {}
     come: dict[_Key, list[Pod]] = defaultdict(list)
-    gone: dict[_Key, set[str]] = defaultdict(set)
+    gone: dict[_Key, set[int]] = defaultdict(set)
     for pod in _lacking(known, pods):
         for key in _keys(pod):
-            gone[key].add(pod.metadata.name)
+            gone[key].add(id(pod))
     for pod in _lacking(pods, known):
         for key in _keys(pod):
             come[key].append(pod)
     for key in gone.keys() | come.keys():
-        left = [pod for pod in result.pop(key, ()) if pod.metadata.name not in gone[key]]
+        left = [pod for pod in result.pop(key, ()) if id(pod) not in gone[key]]
         if there := [*left, *come[key]]:
             result[key] = sorted(there, key=_name)
     return result
@@ -86,18 +88,20 @@ def _lacking(held: Sequence[Held], others: Sequence[Held]) -> Iterator[Pod]:
     # The store holds what stays the same as the same object.
     known = set(map(id, others))
     for item in held:
-        pod = item.item
-        if id(item) not in known and isinstance(pod, Pod) and _takes_requests(pod):
+        if id(item) not in known and (pod := _ready_pod(item)) is not None:
             yield pod
 
 
-def _takes_requests(pod: Pod) -> bool:
-    return pod_is_ready(pod) and is_address(pod_ip(pod) or "")
+def _ready_pod(held: Held) -> Pod | None:
+    """The pod, if new requests may go there."""
+    pod = held.item
+    if isinstance(pod, Pod) and pod_is_ready(pod) and is_address(pod_ip(pod) or ""):
+        return pod
+    return None
 
 
 def _keys(pod: Pod) -> Iterator[_Key]:
     namespace = pod.metadata.namespace
-    yield namespace, "", ""
     for key, value in pod.metadata.labels.items():
         yield namespace, key, value
 
