@@ -13,471 +13,53 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import json
 import os
 import random
-import resource
+import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
-from typing import Any, Self
 
 import aiohttp
 import uvloop
 
+from benchmarks.cluster_scene.apiserver import Counters, Load
+from benchmarks.cluster_scene.objects import (
+    FLOWS,
+    GATEWAYS,
+    NAMESPACE,
+    POOLS,
+    SYSTEM,
+    flow,
+    gateway,
+    picker_service,
+    pool,
+    pool_route,
+    redirect,
+)
+from benchmarks.cluster_scene.processes import (
+    QUIET_S,
+    Controller,
+    Envoy,
+    import_cost,
+    reader_s,
+    rss_mib,
+    until,
+)
 from benchmarks.picker_envoy import cpu_s
-from pointsman.cluster.envoys import ADMIN_SOCKET, CERTIFICATES_FOLDER, CONFIGURATION_FOLDER
 from pointsman.sources.kubernetes.access import access
-from pointsman.sources.kubernetes.api import MERGE_PATCH, Api, ApiError
-from pointsman.xds.bootstrap import READY_PORT
-from tests.kubernetes.cluster import CHECKOUT, Cluster, Part
+from pointsman.sources.kubernetes.api import Api, ApiError
+from tests.kubernetes import binaries
+from tests.kubernetes.cluster import CHECKOUT, Cluster
 from tests.ports import free_port
 
-SYSTEM = "pointsman-system"
-ACCOUNT = "pointsman"
-CONTROL_PLANE = f"{ACCOUNT}.{SYSTEM}.svc"
-NAMESPACE = "bench"
-GATEWAYS = ("front", "side")
-POOLS = 10
-AT_ONCE = 16
-GIVE_UP_S = 60.0
-LOOK_S = 0.001
-"""Between two looks at Envoy; a look takes about as long again."""
-QUIET_S = 1.0
-"""Without a write for as long, everything is written."""
 RESTARTS = 3
-REPLACEMENTS = 2
 CHANGES_PER_S = 20
-MIB = 2**20
-
-STATUSES = ("gatewayclasses", "gateways", "httproutes", "inferencepools")
-FLOWS: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "statuses": (["patch"], ["*"], [f"{kind}/status" for kind in STATUSES]),
-    "lease": (["*"], ["coordination.k8s.io"], ["leases"]),
-    "watches": (["watch"], ["*"], ["*"]),
-    "lists": (["list"], ["*"], ["*"]),
-    "other": (["*"], ["*"], ["*"]),
-}
-"""Groups of requests that are counted: verbs, API groups, resources; the first that fits counts."""
-
-Object = dict[str, Any]
-
-
-# --- The objects --------------------------------------------------------------------------------
-
-
-def meta(name: str, **more: Any) -> Object:
-    """Metadata in the namespace of the benchmark."""
-    return {"name": name, "namespace": NAMESPACE, **more}
-
-
-def gateway(name: str, port: int) -> Object:
-    """A Gateway with one listener."""
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "Gateway",
-        "metadata": meta(name),
-        "spec": {
-            "gatewayClassName": "pointsman",
-            "listeners": [{"name": "http", "port": port, "protocol": "HTTP"}],
-        },
-    }
-
-
-def pool(number: int) -> Object:
-    """A pool of model servers, with a picker of ours."""
-    return {
-        "apiVersion": "inference.networking.k8s.io/v1",
-        "kind": "InferencePool",
-        "metadata": meta(f"pool-{number}"),
-        "spec": {
-            "selector": {"matchLabels": {"app": f"pool-{number}"}},
-            "targetPorts": [{"number": 8000}],
-            "endpointPickerRef": {"name": f"pool-{number}-picker", "port": {"number": 9002}},
-        },
-    }
-
-
-def picker_service(number: int) -> Object:
-    """The Service of a pool's picker, of which nothing runs here."""
-    annotations = {"pointsman.dev/picker": "true"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": meta(f"pool-{number}-picker", annotations=annotations),
-        "spec": {"selector": {"app": f"pool-{number}-picker"}, "ports": [{"port": 9002}]},
-    }
-
-
-def route(name: str, path: str, rule: Object) -> Object:
-    """A route through both Gateways."""
-    matches = [{"path": {"type": "PathPrefix", "value": path}}]
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": meta(name),
-        "spec": {
-            "parentRefs": [{"name": name} for name in GATEWAYS],
-            "rules": [{"matches": matches, **rule}],
-        },
-    }
-
-
-def pool_route(number: int) -> Object:
-    """A route to a pool."""
-    group = "inference.networking.k8s.io"
-    backend = {"group": group, "kind": "InferencePool", "name": f"pool-{number % POOLS}"}
-    return route(f"route-{number}", f"/routes/{number}", {"backendRefs": [backend]})
-
-
-def redirect(number: int) -> Object:
-    """A route that Envoy answers by itself."""
-    to = {"hostname": "elsewhere.example.com", "statusCode": 302}
-    rule = {"filters": [{"type": "RequestRedirect", "requestRedirect": to}]}
-    return route(f"redirect-{number}", f"/redirects/{number}", rule)
-
-
-def pod(number: int) -> Object:
-    """A model server as a chart writes it: most of its 4 KB mean nothing to a gateway."""
-    environment = [{"name": f"VLLM_SETTING_{item}", "value": f"value-{item}"} for item in range(12)]
-    probe = {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 5}
-    mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("models", "cache", "shm")]
-    server = {
-        "name": "server",
-        "image": "registry.example.com/vllm-openai:v0.11.0",
-        "args": ["--model", "meta-llama/Llama-3.1-8B-Instruct", "--port", "8000"],
-        "env": environment,
-        "ports": [{"name": "http", "containerPort": 8000}],
-        "readinessProbe": probe,
-        "livenessProbe": probe,
-        "startupProbe": {**probe, "failureThreshold": 600},
-        "resources": {"requests": {"cpu": "8", "memory": "64Gi"}},
-        "volumeMounts": mounts,
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": meta(f"server-{number}", labels={"app": f"pool-{number % POOLS}"}),
-        "spec": {
-            "containers": [server],
-            "volumes": [{"name": name, "emptyDir": {}} for name in ("models", "cache", "shm")],
-        },
-    }
-
-
-def pod_status(number: int, *, is_ready: bool) -> Object:
-    """What a kubelet says of it."""
-    address = f"10.{100 + number // 65536}.{number // 256 % 256}.{number % 256}"
-    names = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    conditions = [
-        {
-            "type": name,
-            "status": str(is_ready or name in names[:2]),
-            "lastTransitionTime": now,
-        }
-        for name in names
-    ]
-    return {
-        "status": {
-            "phase": "Running",
-            "podIP": address,
-            "podIPs": [{"ip": address}],
-            "conditions": conditions,
-        }
-    }
-
-
-def flow(position: int, name: str) -> Object:
-    """Has the API server count requests of the controller."""
-    verbs, groups, resources = FLOWS[name]
-    subject = {
-        "kind": "ServiceAccount",
-        "serviceAccount": {"name": ACCOUNT, "namespace": SYSTEM},
-    }
-    rule: Object = {"verbs": verbs, "apiGroups": groups, "resources": resources}
-    paths = {"nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}
-    return {
-        "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
-        "kind": "FlowSchema",
-        "metadata": {"name": f"bench-{name}"},
-        "spec": {
-            "matchingPrecedence": 500 + position,
-            "priorityLevelConfiguration": {"name": "workload-high"},
-            "rules": [
-                {
-                    "subjects": [subject],
-                    "resourceRules": [{**rule, "clusterScope": True, "namespaces": ["*"]}],
-                    **(paths if name == "other" else {}),
-                }
-            ],
-        },
-    }
-
-
-# --- The API server, as its administrator -------------------------------------------------------
-
-
-class Load:
-    """Writes objects as fast as the API server takes them."""
-
-    def __init__(self, api: Api) -> None:
-        self._api = api
-        self._pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
-        self._routes = f"/apis/gateway.networking.k8s.io/v1/namespaces/{NAMESPACE}/httproutes"
-
-    async def each(self, work: Callable[[int], Awaitable[object]], numbers: Iterable[int]) -> None:
-        """Do something for each number, several at a time."""
-        left = iter(numbers)
-
-        async def worker() -> None:
-            for number in left:
-                await work(number)
-
-        await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
-
-    async def add_pod(self, number: int) -> None:
-        """A pod that is ready."""
-        await self._api.request("POST", self._pods, pod(number))
-        await self.set_ready(number, is_ready=True)
-
-    async def remove_pod(self, number: int) -> None:
-        """It is gone at once, since it is on no node."""
-        await self._api.request("DELETE", f"{self._pods}/server-{number}")
-
-    async def set_ready(self, number: int, *, is_ready: bool) -> str:
-        """Returns the version that has it."""
-        done = await self._api.request(
-            "PATCH",
-            f"{self._pods}/server-{number}/status",
-            pod_status(number, is_ready=is_ready),
-            content_type=MERGE_PATCH,
-        )
-        return str(done["metadata"]["resourceVersion"])
-
-    async def add_route(self, item: Object) -> None:
-        """Of either kind."""
-        await self._api.request("POST", self._routes, item)
-
-    async def remove_redirect(self, number: int) -> None:
-        """One that was added."""
-        await self._api.request("DELETE", f"{self._routes}/redirect-{number}")
-
-    async def heard(self, at: dict[str, float]) -> None:
-        """Note when a bare watch hears of each version of a pod."""
-        found = await self._api.get(self._pods, {"limit": "1"})
-        params = {"resourceVersion": found["metadata"]["resourceVersion"]}
-        while True:
-            async for event in self._api.watch(self._pods, params):
-                version = event.object["metadata"]["resourceVersion"]
-                at[version] = time.perf_counter()
-                params["resourceVersion"] = version
-
-
-class Counters:
-    """What the API server counts."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        status, text = cluster.request("GET", "/metrics")
-        if status != 200:
-            raise SystemExit(f"the API server's metrics: {status}")
-        self.flows = dict.fromkeys(FLOWS, 0.0)
-        self.writes = dict.fromkeys(STATUSES, 0.0)
-        for line in text.splitlines():
-            labels, _, value = line.rpartition(" ")
-            if labels.startswith("apiserver_flowcontrol_dispatched_requests_total"):
-                for name in FLOWS:
-                    if f'flow_schema="bench-{name}"' in labels:
-                        self.flows[name] += float(value)
-            elif labels.startswith("apiserver_request_total") and '"status"' in labels:
-                for kind in STATUSES:
-                    if f'resource="{kind}"' in labels and 'verb="PATCH"' in labels:
-                        self.writes[kind] += float(value)
-
-    def since(self, before: Counters) -> tuple[Mapping[str, float], Mapping[str, float]]:
-        """Requests by flow, and statuses written by kind; what has grown."""
-        return _grown(self.flows, before.flows), _grown(self.writes, before.writes)
-
-
-def _grown(now: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
-    return {key: value - before[key] for key, value in now.items() if value != before[key]}
-
-
-# --- Processes ----------------------------------------------------------------------------------
-
-
-def rss_mib(pid: int) -> float:
-    """What a process has in memory."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit(f"process {pid} has no memory")
-
-
-def pid_of(part: Part) -> int:
-    """The process of a part that runs."""
-    if not part.is_running or part.process is None:
-        raise SystemExit(f"{part.name} has ended; its log ends with\n{part.tail()}")
-    return part.process.pid
-
-
-class Controller:
-    """`pointsman controller` on this machine."""
-
-    def __init__(self, cluster: Cluster, web: aiohttp.ClientSession) -> None:
-        self.xds_port = free_port()
-        self._health_port, self._metrics_port = free_port(), free_port()
-        self._web = web
-        kubeconfig = cluster.kubeconfig_for(ACCOUNT, SYSTEM)
-        self.part = Part(
-            "controller",
-            (
-                *(program(), "controller", "--kubeconfig", str(kubeconfig)),
-                *("--namespace", SYSTEM, "--bind", "127.0.0.1"),
-                *("--xds-port", str(self.xds_port)),
-                *("--health-port", str(self._health_port)),
-                *("--metrics-port", str(self._metrics_port)),
-            ),
-            cluster.folder / "controller.log",
-            {"PATH": os.environ["PATH"]},
-        )
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return pid_of(self.part)
-
-    async def start(self) -> float:
-        """Seconds until it is ready."""
-        began = time.perf_counter()
-        self.part.start()
-        await until(self._is_ready)
-        return time.perf_counter() - began
-
-    async def samples(self) -> Mapping[str, float]:
-        """Its metrics, by their last word(s)."""
-        async with self._web.get(f"http://127.0.0.1:{self._metrics_port}/metrics") as answer:
-            text = await answer.text()
-        pairs = (line.split() for line in text.splitlines() if not line.startswith("#"))
-        return {name.removeprefix("pointsman_controller_"): float(value) for name, value in pairs}
-
-    async def settled(self) -> None:
-        """Until nothing has been written for a while."""
-        before, since = -1.0, time.perf_counter()
-        while time.perf_counter() - since < QUIET_S:
-            now = (await self.samples())["status_writes_total"]
-            if now != before:
-                before, since = now, time.perf_counter()
-            await asyncio.sleep(0.05)
-
-    async def _is_ready(self) -> bool:
-        _ = self.pid
-        with suppress(aiohttp.ClientError):
-            async with self._web.get(f"http://127.0.0.1:{self._health_port}/readyz") as answer:
-                return answer.status == 200
-        return False
-
-
-class Envoy:
-    """The Envoy of a Gateway, with the files that its pods have."""
-
-    def __init__(self, gateway_name: str, port: int, folder: Path) -> None:
-        self._name = f"{gateway_name}-pointsman"
-        self._folder = folder
-        self._url = f"http://127.0.0.1:{port}"
-        self._admin = aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(folder / "run" / "admin.sock"))
-        )
-        self._clients = aiohttp.ClientSession()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._admin.close()
-        await self._clients.close()
-        self.part.stop()
-
-    def start(self, configuration: Mapping[str, str], secret: Mapping[str, str], port: int) -> None:
-        """Run it against the controller at a port of this machine, which a pod finds by DNS."""
-        places = {name: self._folder / name for name in ("configuration", "certificates", "run")}
-        for place in places.values():
-            place.mkdir(parents=True)
-        for name, content in secret.items():
-            (places["certificates"] / name).write_bytes(base64.b64decode(content))
-        moved = {
-            str(CONFIGURATION_FOLDER): str(places["configuration"]),
-            str(CERTIFICATES_FOLDER): str(places["certificates"]),
-            str(ADMIN_SOCKET): str(places["run"] / "admin.sock"),
-            f'"address": "{CONTROL_PLANE}"': '"address": "127.0.0.1"',
-            f'"port_value": {READY_PORT}': f'"port_value": {free_port()}',
-        }
-        for name, content in configuration.items():
-            text = content
-            for old, new in moved.items():
-                text = text.replace(old, new)
-            (places["configuration"] / name).write_text(text)
-        self.part = Part(
-            self._name,
-            (
-                *(program(), "proxy", "--node-id", self._name, "--concurrency", "1"),
-                *("--bootstrap", str(places["configuration"] / "bootstrap.json")),
-                *("--admin-socket", str(places["run"] / "admin.sock")),
-                *("--component-log-level", "misc:error", "--min-drain", "0"),
-            ),
-            self._folder / "envoy.log",
-            {"PATH": os.environ["PATH"]},
-        )
-        self.part.start()
-
-    async def members(self, number: int) -> int:
-        """How many servers of a pool it has; -1 while it does not know the pool."""
-        name = f"cluster.inferencepool/{NAMESPACE}/pool-{number}.membership_total"
-        with suppress(aiohttp.ClientError):
-            async with self._admin.get(
-                "http://admin/stats", params={"filter": f"^{name}$"}
-            ) as answer:
-                return int((await answer.text()).rpartition(":")[2] or -1)
-        return -1
-
-    async def has_members(self, number: int, wanted: int) -> bool:
-        """Whether it has as many."""
-        return await self.members(number) == wanted
-
-    async def redirects(self, path: str) -> bool:
-        """Whether the route of a path is there."""
-        with suppress(aiohttp.ClientError):
-            async with self._clients.get(f"{self._url}{path}", allow_redirects=False) as answer:
-                return answer.status == 302
-        return False
-
-
-def program() -> str:
-    """`pointsman` of this installation."""
-    return str(Path(sys.executable).with_name("pointsman"))
-
-
-async def until(check: Callable[[], Awaitable[object]], pause_s: float = LOOK_S) -> None:
-    """Until something is so.
-
-    Raises:
-        SystemExit: it did not become so.
-    """
-    deadline = time.perf_counter() + GIVE_UP_S
-    while not await check():
-        if time.perf_counter() > deadline:
-            raise SystemExit(f"not within {GIVE_UP_S:g} s")
-        await asyncio.sleep(pause_s)
-
-
-# --- What is measured ---------------------------------------------------------------------------
 
 
 class Bench:
@@ -546,6 +128,7 @@ class Bench:
         print(f"first start: ready after {ready_s:.2f} s, all statuses written after {all_s:.2f} s")
         print(f"  requests: {_listed(flows)}")
         print(f"  statuses: {_listed(writes)}")
+        await until(self.has_proxies, 0.05)
         start = f"/api/v1/namespaces/{NAMESPACE}"
         for name, port in zip(GATEWAYS, ports, strict=True):
             made = f"{name}-pointsman"
@@ -557,6 +140,10 @@ class Bench:
         began = time.perf_counter()
         await self.all_have(self.options.pods // POOLS)
         print(f"  two Envoys have {self.options.pods} pods {time.perf_counter() - began:.2f} s on")
+
+    async def has_proxies(self) -> bool:
+        """Whether the pods of both Gateways are there, which are ready then."""
+        return await self.load.ready_proxies() == len(GATEWAYS)
 
     async def all_have(self, count: int) -> None:
         """Until every Envoy has as many servers in each pool."""
@@ -570,10 +157,11 @@ class Bench:
     async def restart(self) -> None:
         """Starts in which everything is there already."""
         controller = self.controller
-        show = (program(), "controller", "--help")
-        imports_s = child_cpu_s(lambda: subprocess.run(show, check=True, stdout=subprocess.DEVNULL))
+        environment = self.cluster.environment()
+        import_s, import_mib = import_cost()
+        kubectl = shutil.which("kubectl", path=environment["PATH"]) or "kubectl"
         read = ("get", "pods,httproutes,services,secrets", "-A", "-o", "json")
-        kubectl_s = child_cpu_s(lambda: self.cluster.kubectl(*read))
+        kubectl_s = reader_s((kubectl, *read), environment)
         times, cpus, connected, writes, sizes = [], [], [], 0.0, []
         for _ in range(RESTARTS):
             controller.part.stop(signal.SIGTERM)
@@ -587,18 +175,19 @@ class Bench:
             await controller.settled()
             flows, _ = Counters(self.cluster).since(before)
             writes += flows.get("statuses", 0.0)
-        used = statistics.median(cpus)
+        used_s = statistics.median(cpus)
         print(
             f"start, median of {RESTARTS}: ready after {statistics.median(times):.2f} s with "
-            f"{used:.2f} s of CPU; {imports_s:.2f} s of it are the import of the program"
+            f"{used_s:.2f} s of CPU, memory {statistics.median(sizes):.0f} MiB"
+        )
+        print(f"  of it to import the program: {import_s:.2f} s, {import_mib:.0f} MiB")
+        print(
+            f"  a kubectl that reads pods, routes, Services and Secrets: {kubectl_s:.2f} s; "
+            f"ratio {used_s / kubectl_s:.1f}"
         )
         print(
-            f"  a kubectl that reads pods, routes, Services, Secrets: {kubectl_s:.2f} s; "
-            f"ratio {used / kubectl_s:.1f}"
-        )
-        print(
-            f"  Envoys are back after {statistics.median(connected):.2f} s; memory "
-            f"{statistics.median(sizes):.0f} MiB; statuses written: {writes:.0f}"
+            f"  Envoys are back after {statistics.median(connected):.2f} s; "
+            f"statuses written: {writes:.0f}"
         )
         print(f"  requests of the last: {_listed(flows)}")
 
@@ -689,8 +278,10 @@ class Bench:
         await self.controller.settled()
         _, writes = Counters(self.cluster).since(before)
         each = {kind: round(count / len(times), 2) for kind, count in writes.items()}
+        middle = statistics.median(times) / statistics.median(posted)
         print(f"route to answers, {len(times)} routes: {_spread(times)}")
-        print(f"  the write itself: {_spread(posted)}; one request: {_spread(asked)}")
+        print(f"  the write itself: {_spread(posted)}; ratio {middle:.1f}")
+        print(f"  one request to Envoy: {_spread(asked)}")
         print(f"  statuses written for each route: {_listed(each)}")
         before = Counters(self.cluster)
         await self.load.each(self.load.remove_redirect, range(self.options.changes))
@@ -718,14 +309,6 @@ class Bench:
         print(f"memory before and after each: {', '.join(f'{item:.0f}' for item in sizes)} MiB")
 
 
-def child_cpu_s(run: Callable[[], object]) -> float:
-    """CPU of the processes that are started and waited for in `run`."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
 def _listed(found: Mapping[str, float]) -> str:
     return ", ".join(f"{value:g} {key}" for key, value in found.items()) or "none"
 
@@ -741,10 +324,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--pods", type=int, default=1000)
     parser.add_argument("--routes", type=int, default=200)
-    parser.add_argument("--changes", type=int, default=60, help="that are timed, of each kind")
+    parser.add_argument("--changes", type=int, default=100, help="that are timed, of each kind")
     parser.add_argument("--seconds", type=float, default=30.0, help="of rest")
-    parser.add_argument("--replacements", type=int, default=REPLACEMENTS)
+    parser.add_argument("--replacements", type=int, default=2)
     options = parser.parse_args()
+    if missing := binaries.missing():
+        print(missing)
+        return
     began = time.perf_counter()
     with Cluster() as cluster:
         cluster.install_crds()
