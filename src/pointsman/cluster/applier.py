@@ -160,7 +160,10 @@ class Applier:
         return known is not None and not known.is_still(found)
 
     async def _apply(self, ref: Ref) -> None:
-        item, digest = self._wanted[ref]
+        wanted = self._wanted.get(ref)
+        if wanted is None:
+            return  # since this round began
+        item, digest = wanted
         meta = item["metadata"]
         annotations = {
             **meta.get("annotations", {}),
