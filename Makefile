@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-vllm test-kubernetes lint format bench soak fuzz lock clean \
+.PHONY: demo test test-vllm test-kubernetes conformance lint format bench soak fuzz lock clean \
 	test-charts manifests
 
 $(READY): requirements.lock pyproject.toml
@@ -30,6 +30,11 @@ test-vllm: $(READY)
 test-kubernetes: $(READY)
 	$(BIN)/python -m tests.kubernetes.binaries
 	POINTSMAN_KUBERNETES=required $(BIN)/python -m pytest tests/kubernetes -n 2 --dist loadfile --durations=8
+
+# The conformance suite of the Gateway API in such a cluster, with its report at the end: five minutes
+# for what is built once, then two. ARGS are the suite's own, and `--channel=standard`.
+conformance: $(READY)
+	$(BIN)/python -m tests.kubernetes.suite $(ARGS)
 
 # The charts, rendered by the real helm, which is built with Go where it is not there yet.
 test-charts: $(READY)

@@ -41,6 +41,8 @@ class GoPrograms:
     """Program to the package that it is built of, the quick ones first."""
     flags: Callable[[str], tuple[str, ...]]
     """How a program is built."""
+    tests: frozenset[str] = frozenset()
+    """Those that run the tests of their package."""
 
     @property
     def folder(self) -> Path | None:
@@ -49,7 +51,8 @@ class GoPrograms:
         if version is None:
             return None
         recipe = hashlib.sha256()
-        for part in (version, *self.flags("any"), *self.packages.values()):
+        parts = (version, *self.flags("any"), *self.packages.values(), *sorted(self.tests))
+        for part in parts:
             recipe.update(part.encode() + b"\0")
         for name in ("go.mod", "go.sum"):
             recipe.update((self.module / name).read_bytes())
@@ -84,9 +87,10 @@ class GoPrograms:
 
     def _build(self, name: str, package: str, place: Path) -> None:
         begun = time.monotonic()
+        verb = ("test", "-c") if name in self.tests else ("build",)
         with tempfile.TemporaryDirectory(dir=place, prefix=".build-") as made:
             program = Path(made) / name
-            self._run(("go", "build", *self.flags(name), "-o", str(program), package))
+            self._run(("go", *verb, *self.flags(name), "-o", str(program), package))
             program.replace(place / name)
         sys.stderr.write(f"built {name} in {time.monotonic() - begun:.0f} s\n")
 

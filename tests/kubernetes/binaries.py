@@ -39,6 +39,20 @@ PROGRAMS = GoPrograms(
     _flags,
 )
 
+ECHO = "echo-basic"
+CONFORMANCE = "conformance"
+CONFORMANCE_PROGRAMS = GoPrograms(
+    CONFORMANCE,
+    Path(__file__).parent / CONFORMANCE,
+    {
+        ECHO: "sigs.k8s.io/gateway-api/conformance/echo-basic",
+        CONFORMANCE: "sigs.k8s.io/gateway-api/conformance",
+    },
+    lambda _: ("-trimpath", "-ldflags", "-s -w"),
+    frozenset({CONFORMANCE}),
+)
+"""The suite of the Gateway API, and the backend that it deploys."""
+
 
 def folder() -> Path | None:
     """Where the programs are or would be; None where there is no Go to tell."""

@@ -43,6 +43,7 @@ from tests.ports import free_port
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 SHARED_CRDS = CHECKOUT.parent / "shared" / "crds"
+GATEWAY_API = "gateway-api"
 OWN_CRDS = HERE / "crds.yaml"
 NODE = "node"
 READY_FILE = "node.json"
@@ -340,15 +341,21 @@ class Cluster:
 
     # --- Custom resources -----------------------------------------------------------------------
 
-    def install_crds(self) -> None:
+    def install_crds(self, gateway_api: Path = SHARED_CRDS / GATEWAY_API) -> None:
         """The kinds of the Gateway API, of the inference extension and of Envoy Gateway.
+
+        Args:
+            gateway_api: A folder with another release or channel of the Gateway API.
 
         Raises:
             ClusterError: the shared folder with them is not beside the checkout.
         """
         if not SHARED_CRDS.is_dir():
             raise ClusterError(f"no {SHARED_CRDS}")
-        files = ("-f", str(SHARED_CRDS), "-R", "-f", str(OWN_CRDS))
+        others = (item for item in SHARED_CRDS.iterdir() if item.name != GATEWAY_API)
+        # Beside them may be a file for kustomize, which is no object.
+        found = [OWN_CRDS, *others, *sorted(gateway_api.glob("gateway.networking.*.yaml"))]
+        files = [flag for item in found for flag in ("-f", str(item))]
         # Some are too large for the annotation of a client-side apply.
         self.kubectl("apply", "--server-side", *files)
         established = ("--for=condition=Established", "--timeout=30s", "crd", "--all")

@@ -2,7 +2,9 @@
 
 An image whose repository ends in `pointsman` is this checkout: its entry point is `pointsman`, its
 user is not root, and any other program of this machine can be its command too. The images of the
-guides are those that `pointsman run` has stand-ins for. There is no other.
+guides are those that `pointsman run` has stand-ins for. The backend of the conformance suite is
+built from its source; the name server beside it, for tests that are not run, does nothing. There is
+no other.
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from pointsman.resources.core import Container
 from pointsman.standalone.addresses import Place
 from pointsman.standalone.images import Surroundings, stand_in
 from tests.kubernetes.api import Object
+from tests.kubernetes.binaries import CONFORMANCE_PROGRAMS, ECHO
 
 OWN = re.compile(r"(^|/)pointsman(:[\w.-]+)?(@sha256:[0-9a-f]+)?$")
+SUITE_BACKEND = re.compile(rf"(^|/)gateway-api/{ECHO}(:[\w.-]+)?$")
+SUITE_NAME_SERVER = re.compile(r"(^|/)coredns(:[\w.-]+)?$")
 NOT_ROOT = 65532
 ROOT = 0
 EVERYWHERE = "0.0.0.0"
@@ -38,6 +43,11 @@ def image_for(container: Object) -> Image | None:
     command, given = container.get("command") or (), container.get("args") or ()
     if OWN.search(reference):
         return Image((*(command or ("pointsman",)), *given), NOT_ROOT)
+    if SUITE_BACKEND.search(reference):
+        place = CONFORMANCE_PROGRAMS.folder
+        return Image((str(place / ECHO),), ROOT) if place is not None else None
+    if SUITE_NAME_SERVER.search(reference):
+        return Image(("sleep", "infinity"), ROOT)
     typed = Container.model_validate(
         {"name": container["name"], "image": reference, "command": command, "args": given}
     )

@@ -153,11 +153,20 @@ class Services:
         """The address for a Service of that type, which keeps it as long as it is of that type."""
         if spec.get("type") != "LoadBalancer" or spec.get("loadBalancerClass"):
             return None
-        if key not in self._balancers:
-            if not self._free:
-                raise NoAddressError(f"all addresses of {self.network}.0/24 are taken")
-            self._balancers[key] = self._free.pop()
-        return self._balancers[key]
+        asked = spec.get("loadBalancerIP")
+        had = self._balancers.get(key)
+        if had is not None and asked in (None, "", had):
+            return had
+        if had is not None:
+            self._free.insert(0, self._balancers.pop(key))
+        if not asked and not self._free:
+            raise NoAddressError(f"all addresses of {self.network}.0/24 are taken")
+        if asked and asked not in self._free:
+            return None
+        address: str = asked or self._free[-1]
+        self._free.remove(address)
+        self._balancers[key] = address
+        return address
 
     async def _report_balancer(self, key: Key, service: Object | None) -> None:
         is_wanted = service is not None and self._balancer(key, service["spec"]) is not None

@@ -111,6 +111,26 @@ def test_a_service_is_reached_at_its_cluster_address_its_name_and_its_balancer(
     assert cluster.exec(other, "hostname", namespace=server).strip() == other
 
 
+def test_a_balancer_has_the_address_that_is_asked_for_or_none(
+    cluster: Cluster, server: str
+) -> None:
+    def ask(address: str) -> None:
+        change = json.dumps({"spec": {"loadBalancerIP": address}})
+        cluster.kubectl("patch", "service", "server", "-n", server, "-p", change)
+
+    network = cluster.balancer("server", server).rpartition(".")[0]
+    asked = f"{network}.251"
+    ask(asked)
+    eventually(lambda: cluster.balancer("server", server) == asked)
+    assert eventually(lambda: models(asked)) == ["one"]
+    ask("192.0.2.1")
+    eventually(
+        lambda: (
+            not cluster.get("service", "server", server)["status"]["loadBalancer"].get("ingress")
+        )
+    )
+
+
 def test_a_rolling_update_replaces_the_pods_one_by_one(cluster: Cluster, server: str) -> None:
     before = {item["metadata"]["uid"] for item in cluster.find("pod", server)}
     address = cluster.balancer("server", server)
