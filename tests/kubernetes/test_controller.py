@@ -308,6 +308,56 @@ WITH_PARAMETERS = GATEWAY.replace(
 )
 
 
+POOL = """
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: models}
+spec:
+  selector: {matchLabels: {app: models}}
+  targetPorts: [{number: 8000}]
+  endpointPickerRef: {name: picker, port: {number: 9002}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: models}
+spec:
+  parentRefs: [{name: front}]
+  rules:
+  - matches: [{path: {value: /models}}]
+    backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: models}]
+"""
+
+
+def test_a_controller_that_begins_anew_writes_nothing_that_is_written(
+    control_plane: Cluster, crds: None, tmp_path: Path
+) -> None:
+    with a_scene(control_plane, tmp_path) as scene:
+
+        def attached(count: int) -> bool:
+            listeners = scene.status("gateway", "front").get("listeners", ())
+            return [item["attachedRoutes"] for item in listeners] == [count]
+
+        scene.apply(GATEWAY)
+        scene.apply(route("one", "front"))
+        scene.apply(POOL)
+        eventually(lambda: attached(2), 30)
+        scene.accepts("inferencepool.inference.networking.k8s.io", "models")
+        eventually(lambda: scene.has_made("service"), 30)
+        before = ("False", "AddressNotAssigned")
+        eventually(lambda: scene.conditions("gateway", "front").get("Programmed") == before, 30)
+        scene.controller.process.terminate()
+        scene.controller.process.wait(30)
+        names = [scene.controller_name]
+        with controlling(
+            control_plane.kubeconfig, tmp_path, scene.name, controllers=names, name="again"
+        ) as again:
+            scene.apply(route("two", "front"))
+            eventually(lambda: attached(3), 30)
+            scene.accepts("httproute", "two")
+            # The new route, and how many there are.
+            assert again.metric("pointsman_controller_status_writes_total") == 2
+
+
 def test_an_envoy_proxy_says_how_envoy_is_run(scene: Scene) -> None:
     scene.apply(PARAMETERS)
     scene.apply(WITH_PARAMETERS)
