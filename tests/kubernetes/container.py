@@ -151,6 +151,11 @@ def _enter_root(container: Container) -> None:
     for item in sorted(container.mounts, key=lambda item: item.target.count("/")):
         place = _place(root, item.target, is_folder=Path(item.source).is_dir())
         _bind(sources[item.source], place, item.is_read_only)
+        # What the programs are is still there, wherever on this machine it lies.
+        for folder in container.kept:
+            if folder.startswith(f"{item.target.rstrip('/')}/"):
+                _bind(sources[folder], _place(root, folder, is_folder=True), is_read_only=True)
+                _open_the_way(root, folder)
     _place(root, container.folder, is_folder=True)
     if container.is_root_read_only:
         covered = {item.target.rstrip("/") for item in container.mounts}

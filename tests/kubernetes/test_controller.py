@@ -590,7 +590,8 @@ def test_a_cluster_without_the_kinds_is_served_once_they_come(tmp_path: Path) ->
                 return ("Accepted", "True") in [(item["type"], item["status"]) for item in found]
 
             eventually(accepted, 60)
-            assert controller.metric("pointsman_controller_unheard_kinds") == 0
+            # A definition is named a moment before its objects can be had.
+            eventually(lambda: controller.metric("pointsman_controller_unheard_kinds") == 0, 30)
 
 
 def test_a_picker_is_made_for_a_pool_whose_class_asks_for_one(scene: Scene) -> None:
