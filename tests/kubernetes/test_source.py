@@ -308,8 +308,11 @@ async def test_a_watch_from_too_long_ago_lists_anew(
             await apply(control_plane, config_map("second"), namespace)
             await watched.until(lambda: {"first", "second"} <= watched.names(ConfigMap, namespace))
             path = f"/api/v1/namespaces/{namespace}/configmaps"
-            lists = [query for _, query in server.seen if path in query and "watch" not in query]
-            await watched.until(lambda: len(lists) >= 3)
+
+            def lists() -> list[str]:
+                return [seen for _, seen in server.seen if path in seen and "watch" not in seen]
+
+            await watched.until(lambda: len(lists()) >= 3)
 
 
 async def test_throttling_and_errors_are_waited_for(

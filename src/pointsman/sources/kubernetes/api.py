@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -201,9 +201,16 @@ class Api:
             given["continue"] = proceed
 
     async def watch(
-        self, path: str, params: Mapping[str, str], *, accept: str = JSON
+        self,
+        path: str,
+        params: Mapping[str, str],
+        *,
+        accept: str = JSON,
+        on_open: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Event]:
         """The events of a collection, until the API server ends the watch.
+
+        `on_open` is called when it has begun: the first event may be long in coming.
 
         Raises:
             ApiError: also where an ERROR event comes, with its code.
@@ -215,6 +222,7 @@ class Api:
         async with self._answer("GET", path, {"accept": accept}, timeout, params=given) as answer:
             if answer.status != 200:
                 await _body(answer)
+            on_open()
             try:
                 while line := await answer.content.readline():
                     yield _event(line)

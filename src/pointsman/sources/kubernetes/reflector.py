@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +30,8 @@ from pointsman.sources.kubernetes.pruning import pruned
 
 WATCH_S = (240, 480)
 """A watch ends by itself after a time between these, so that thousands do not end together."""
+SHORT_S = 1.0
+"""A watch that ends sooner is no reason to begin the next at once."""
 FIRST_PAUSE_S = 0.1
 LARGE_PAGE = 50
 LONGEST_PAUSE_S = 5.0
@@ -112,7 +115,11 @@ class Reflector:
             try:
                 if not self._seen:
                     await self._list()
+                began = time.monotonic()
                 await self._watch()
+                if time.monotonic() - began < SHORT_S:
+                    # An API server that goes down may end each watch as it begins.
+                    await self._rest()
             except ApiError as error:
                 if error.is_missing:
                     self.settled.set()
@@ -132,7 +139,7 @@ class Reflector:
             seen = version
         self._receiver.replace(interest, self._version, items)
         self._seen = seen
-        self._well()
+        self._heard()
         self.has_listed = True
         self.settled.set()
 
@@ -144,8 +151,9 @@ class Reflector:
             "timeoutSeconds": str(random.randint(*WATCH_S)),
         }
         accept = METADATA_ONLY_WATCH if interest.is_metadata_only else JSON
-        async for event in self._api.watch(self._path, params, accept=accept):
-            self._well()
+        events = self._api.watch(self._path, params, accept=accept, on_open=self._heard)
+        async for event in events:
+            self._pause_s = FIRST_PAUSE_S
             seen = (event.object.get("metadata") or {}).get("resourceVersion")
             if event.type != "BOOKMARK":
                 item = pruned(interest.cls, event.object)
@@ -153,11 +161,10 @@ class Reflector:
             if seen:
                 self._seen = str(seen)
 
-    def _well(self) -> None:
+    def _heard(self) -> None:
         if self._complaint:
             log.info("%s: heard again", self._interest)
         self._complaint = ""
-        self._pause_s = FIRST_PAUSE_S
 
     async def _recover(self, error: ApiError) -> None:
         if error.is_gone:
@@ -169,7 +176,10 @@ class Reflector:
         if error.is_forbidden:
             # Nothing is to be waited for here: the rest must start without it.
             self.settled.set()
-            pause_s = FORBIDDEN_PAUSE_S
+            await asyncio.sleep(FORBIDDEN_PAUSE_S * random.uniform(0.5, 1.0))
         else:
-            pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, LONGEST_PAUSE_S)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, LONGEST_PAUSE_S)
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
