@@ -114,7 +114,7 @@ async def established(cluster: Cluster, name: str) -> None:
     """Until a definition is served; `kubectl wait` fails where it has no conditions yet."""
     path = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
     async with asyncio.timeout(LIMIT_S):
-        while await kubectl(cluster, "get", "crd", name, "-o", path) != "True":
+        while await kubectl(cluster, "get", "crd", name, "-o", path) != "True":  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
