@@ -29,7 +29,7 @@ test-vllm: $(READY)
 # (some minutes, once), pods run in network namespaces of this machine. Needs Linux and root.
 test-kubernetes: $(READY)
 	$(BIN)/python -m tests.kubernetes.binaries
-	POINTSMAN_KUBERNETES=required $(BIN)/python -m pytest tests/kubernetes -n 2 --dist loadfile --durations=8
+	POINTSMAN_SLOW=1 POINTSMAN_KUBERNETES=required $(BIN)/python -m pytest tests/kubernetes -n 2 --dist loadfile --durations=8
 
 # The conformance suite of the Gateway API in such a cluster, with its report at the end: five minutes
 # for what is built once, then two. ARGS are the suite's own, and `--channel=standard`.

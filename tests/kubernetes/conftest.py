@@ -13,6 +13,8 @@ from tests.kubernetes import binaries
 from tests.kubernetes.cluster import SHARED_CRDS, Cluster, node_is_missing
 from tests.kubernetes.installation import FOR_ENVOY_GATEWAY, NAMESPACE, install
 
+SLOW_VARIABLE = "POINTSMAN_SLOW"
+"""Where it is set the tests that take minutes run too."""
 TEST_S = 180
 """Of one test, the start of the cluster by the first one included."""
 
@@ -24,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TEST_S))
-        if item.get_closest_marker("slow") is not None and not binaries.is_required(os.environ):
+        if item.get_closest_marker("slow") is not None and SLOW_VARIABLE not in os.environ:
             item.add_marker(pytest.mark.skip(reason="takes minutes: make test-kubernetes"))
 
 

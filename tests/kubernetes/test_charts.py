@@ -11,6 +11,7 @@ from tests.charts.test_inferencepool import CONFIG
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.conftest import absent
 from tests.kubernetes.installation import door
+from tests.kubernetes.model_servers import model_servers
 
 ON_TRIAL = ("--dry-run=server", "--validate=strict")
 
@@ -85,23 +86,7 @@ def test_the_api_server_takes_what_many_values_make(
     assert said.count("(server dry run)") >= 9
 
 
-SERVERS = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: llama}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: llama}}
-  template:
-    metadata: {labels: {app: llama}}
-    spec:
-      containers:
-        - name: server
-          image: pointsman
-          args: [modelserver, llama-3, --host, 0.0.0.0]
-          ports: [{containerPort: 8000}]
-          readinessProbe: {httpGet: {path: /health, port: 8000}}
----
+GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: front}
@@ -124,7 +109,7 @@ def test_what_the_manifests_install_serves_a_pool(installed: Cluster, namespace:
     wait = ("--for=condition=Accepted", "--timeout=30s")
     cluster.kubectl("wait", "gatewayclass/pointsman", *wait)
 
-    cluster.apply(SERVERS, namespace)
+    cluster.apply(model_servers("llama", "llama-3") + GATEWAY, namespace)
     pool = (DEPLOY / "inferencepool.yaml").read_text()
     cluster.apply(pool.replace("namespace: default", f"namespace: {namespace}"), namespace)
     cluster.await_rollout("llama", namespace)

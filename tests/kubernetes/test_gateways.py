@@ -9,6 +9,7 @@ import pytest
 
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.installation import NAMESPACE, Door, door
+from tests.kubernetes.model_servers import model_servers
 
 GATEWAY = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -38,21 +39,7 @@ spec:
   selector: {matchLabels: {app: models}}
   targetPorts: [{number: 8000}]
 ---
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: models}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: models}}
-  template:
-    metadata: {labels: {app: models}}
-    spec:
-      containers:
-      - name: server
-        image: pointsman
-        args: [modelserver, base, --host, 0.0.0.0, --port, "8000"]
-        readinessProbe: {httpGet: {path: /health, port: 8000}}
-"""
+""" + model_servers("models", "base")
 
 
 @pytest.fixture(scope="module")

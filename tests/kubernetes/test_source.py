@@ -29,6 +29,7 @@ from pointsman.sources.kubernetes.access import (
 from pointsman.sources.kubernetes.api import Api, ApiError
 from pointsman.sources.kubernetes.source import Interest, KubernetesSource
 from pointsman.store import Store
+from tests.e2e.instances import eventually
 from tests.kubernetes.cluster import SHARED_CRDS, Cluster
 from tests.kubernetes.faulty import FaultyServer, faulty, status, times
 
@@ -112,10 +113,12 @@ async def kubectl(cluster: Cluster, *words: str) -> str:
 
 async def established(cluster: Cluster, name: str) -> None:
     """Until a definition is served; `kubectl wait` fails where it has no conditions yet."""
-    path = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
-    async with asyncio.timeout(LIMIT_S):
-        while await kubectl(cluster, "get", "crd", name, "-o", path) != "True":  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+
+    def is_served() -> bool:
+        found = cluster.get("crd", name).get("status", {}).get("conditions") or ()
+        return ("Established", "True") in [(item["type"], item["status"]) for item in found]
+
+    await asyncio.to_thread(eventually, is_served)
 
 
 async def test_what_is_there_and_what_comes_changes_and_goes(

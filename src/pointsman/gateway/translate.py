@@ -150,14 +150,7 @@ def translate(
     kept = previous if previous is not None and previous.scene is surroundings else None
     parts = _parts(store, surroundings, resolver, kept, refused or {})
     pool_map = _served_pools(parts.values(), resolver, previous)
-    if kept is not None and kept.parts is parts:
-        configurations = kept.route_configurations
-    else:
-        configurations = route_configurations(
-            surroundings,
-            parts.values(),
-            kept.route_configurations if kept is not None else RouteConfigurations(),
-        )
+    configurations = _configurations(surroundings, parts, kept)
     ports = _ports(surroundings, parts, policies, pool_map, options, kept)
     secrets = kept.secrets if kept is not None else tuple(_secrets(store, surroundings))
     made = Snapshot.of(
@@ -177,14 +170,9 @@ def translate(
         served, outcomes = patched(store, config, made, surroundings.patch_targets, refused)
         divided = {names.SHARED_FLEET: served}
     else:
-        pieces = fleets.divided(
-            surroundings,
-            parts.values(),
-            policies,
-            configurations.resources,
-            secrets,
-            _owned(ports, pool_map),
-        )
+        owned = _owned(ports, pool_map)
+        of_routes = configurations.resources
+        pieces = fleets.divided(surroundings, parts.values(), policies, of_routes, secrets, owned)
         divided, outcomes = _patched_each(store, config, pieces, refused)
         served = Snapshot.of((*made, *(item for part in divided.values() for item in part)))
     return Translation(
@@ -203,6 +191,16 @@ def translate(
         route_configurations=configurations,
         policies_version=store.kind_version(EnvoyExtensionPolicy),
     )
+
+
+def _configurations(
+    surroundings: Scene, parts: Mapping[Ref, RoutePart], kept: Translation | None
+) -> RouteConfigurations:
+    if kept is None:
+        return route_configurations(surroundings, parts.values(), RouteConfigurations())
+    if kept.parts is parts:
+        return kept.route_configurations
+    return route_configurations(surroundings, parts.values(), kept.route_configurations)
 
 
 def _policies(resolver: Resolver, previous: Translation | None) -> extensions.Extensions:
