@@ -36,6 +36,9 @@ FIRST_PAUSE_S = 0.1
 LARGE_PAGE = 50
 LONGEST_PAUSE_S = 5.0
 """Between two tries to reach an API server that is gone."""
+RIGHTS_S = 5.0
+"""How long rights may take to be in force that were given just before we began. Who went on without
+them would serve a cluster in which half of everything is missing."""
 FORBIDDEN_PAUSE_S = 15.0
 """Between two tries of what we have no right to: rights are given while we run."""
 
@@ -99,6 +102,7 @@ class Reflector:
         self._seen = ""
         """The resource version from which a watch goes on; "" before a list."""
         self._complaint = ""
+        self._began = time.monotonic()
         self.settled = asyncio.Event()
         """All that exists has been told, or cannot be had."""
         self.has_listed = False
@@ -173,7 +177,8 @@ class Reflector:
         elif str(error) != self._complaint:
             self._complaint = str(error)
             log.warning("%s: not heard (%s); what is known stays", self._interest, error)
-        if error.is_forbidden:
+        has_patience = time.monotonic() - self._began < RIGHTS_S
+        if error.is_forbidden and not (has_patience and not self.settled.is_set()):
             # Nothing is to be waited for here: the rest must start without it.
             self.settled.set()
             await asyncio.sleep(FORBIDDEN_PAUSE_S * random.uniform(0.5, 1.0))
