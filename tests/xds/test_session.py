@@ -138,6 +138,27 @@ def test_a_changed_cluster_gets_its_endpoints_again() -> None:
     ]
 
 
+def test_a_changed_cluster_is_told_again_that_it_has_no_endpoints() -> None:
+    session = settled(cluster("a"))
+    absent = session.receive(asks(ENDPOINTS, "a"), 0)
+    assert sent(absent) == [("ClusterLoadAssignment", [], ["a"])]
+    session.receive(acks(absent[0]), 0)
+    assert sent(session.update(snapshot(cluster("a", 2)), 0)) == [
+        ("Cluster", ["a"], []),
+        ("ClusterLoadAssignment", [], ["a"]),
+    ]
+
+
+def test_who_comes_back_is_sent_the_endpoints_of_all_clusters() -> None:
+    """The stream may have ended between a cluster and its endpoints."""
+    served = snapshot(cluster("a"), endpoints("a"))
+    versions = [{"a": served.names(each)["a"].version} for each in (CLUSTER, ENDPOINTS)]
+    session = Session(served)
+    assert session.receive(asks(CLUSTER, initial_resource_versions=versions[0]), 0) == []
+    request = asks(ENDPOINTS, "a", "gone", initial_resource_versions=versions[1] | {"gone": "1"})
+    assert sent(session.receive(request, 0)) == [("ClusterLoadAssignment", ["a"], ["gone"])]
+
+
 def test_an_old_cluster_goes_only_after_the_routes_that_used_it() -> None:
     session = settled(cluster("old"), routes("r", "old"), listener("l"))
     new = snapshot(cluster("new"), routes("r", "new"), listener("l"))

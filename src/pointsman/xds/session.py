@@ -9,7 +9,9 @@ Everything that decides what may be sent when is in `Session._due`. The rules:
    route configuration is in flight or waiting (make before break).
 3. Endpoints and secrets are never held back: Envoy acknowledges a cluster only once its endpoints
    have come. Whenever a cluster is sent, its endpoints are sent again after it, for the new cluster
-   warms up with them and Envoy does not ask a second time for a name it watches.
+   warms up with them and Envoy does not ask a second time for a name it watches. Who comes back is
+   sent the endpoints of all clusters: the stream may have ended between a cluster and its own, and
+   that cluster, with all that comes after it, would wait for 15 s.
 4. Listeners and route configurations wait for the clusters they use: until no cluster is in flight,
    or `GATE_S` has passed (a cluster whose name does not resolve must not hold up the others).
 5. A name that is asked for and does not exist is answered as removed, so that Envoy does not wait.
@@ -119,7 +121,8 @@ class Session:
         touched = {*request.resource_names_subscribe, *request.resource_names_unsubscribe}
         if not state.is_open:
             state.is_open = True
-            state.known.update(request.initial_resource_versions)
+            if request.type_url != snapshot.ENDPOINTS:  # rule 3
+                state.known.update(request.initial_resource_versions)
             if request.type_url in WILDCARD_TYPES and not request.resource_names_subscribe:
                 state.subscribed.add(WILDCARD)
                 # One that comes back with what it has is not waiting.
@@ -264,6 +267,7 @@ class Session:
             endpoints = self._types[snapshot.ENDPOINTS]
             for name in versions:
                 endpoints.known.pop(name, None)
+                endpoints.absent.discard(name)
                 self._look_at(snapshot.ENDPOINTS, name)
         return discovery_pb2.DeltaDiscoveryResponse(
             type_url=type_url,
