@@ -401,7 +401,12 @@ class Cluster:
         flags = (f"--folder={self.folder}", f"--api-port={self.port}")
         command = (sys.executable, "-m", "tests.kubernetes.node", *flags)
         path = os.environ.get("PATH", "")
-        environment = {"PATH": path, "PYTHONPATH": str(CHECKOUT)}
+        environment = {
+            "PATH": path,
+            "PYTHONPATH": str(CHECKOUT),
+            # Every child becomes another program at once: gRPC need not be made ready for one.
+            "GRPC_ENABLE_FORK_SUPPORT": "false",
+        }
         part = Part(NODE, command, self.folder / "node.log", environment)
         self._parts[NODE] = part
         part.start()

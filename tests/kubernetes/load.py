@@ -5,12 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.kubernetes.installation import Door
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.installation import NAMESPACE, Door
 
+ADMIN_SOCKET = "/run/pointsman/envoy-admin.sock"
+ENVOY_TELLS = ("clusters", "config_dump?include_eds", "stats?usedonly")
 WORKERS = 4
 MOST = 200_000
 """Requests in all; a test that goes on for too long does not go on for ever."""
@@ -31,6 +35,51 @@ class Load:
                 self.answered += 1
             else:
                 self.failures.append(failure)
+
+
+@contextmanager
+def no_request_fails(cluster: Cluster, door: Door, model: str) -> Iterator[Load]:
+    """Ask as `under_load` does, and fail at the end if any request failed.
+
+    The first failure is the moment to look at what Envoys and controllers have: what they had then
+    is in the message.
+    """
+    scene: list[str] = []
+
+    def look(load: Load) -> None:
+        while not done.wait(0.05):
+            if load.failures:
+                scene.append(_scene(cluster))
+                return
+
+    done = threading.Event()
+    with under_load(door, model) as load:
+        watcher = threading.Thread(target=look, args=(load,), daemon=True)
+        watcher.start()
+        try:
+            yield load
+        finally:
+            done.set()
+            watcher.join(REQUEST_S)
+    assert load.failures == [], (
+        f"{len(load.failures)} beside {load.answered}\n"
+        + "\n".join(load.failures[:400])
+        + "\n".join(scene)
+    )
+
+
+def _scene(cluster: Cluster) -> str:
+    lines = [time.strftime("%H:%M:%S")]
+    for pod in cluster.find("pods", "default", "gateway.networking.k8s.io/gateway-name"):
+        name, ip = pod["metadata"]["name"], pod["status"].get("podIP")
+        for path in ENVOY_TELLS:
+            command = ("curl", "-s", "--unix-socket", ADMIN_SOCKET, f"http://envoy/{path}")
+            lines.append(f"--- {name} {ip} {time.strftime('%H:%M:%S')} {path}")
+            try:
+                lines.append(cluster.exec(name, *command, container="envoy"))
+            except (AssertionError, OSError, ValueError) as error:
+                lines.append(f"{error!r}")
+    return "\n".join((*lines, cluster.story(NAMESPACE), cluster.story("default")))
 
 
 @contextmanager
@@ -72,7 +121,11 @@ def _work(door: Door, model: str, load: Load, stop: threading.Event, keeps: bool
             )
             answer = connection.getresponse()
             text = answer.read()
-            load.note(None if answer.status == 200 else f"{answer.status} {text[:200]!r}")
+            load.note(
+                None
+                if answer.status == 200
+                else f"{time.time():.3f} {answer.status} {dict(answer.getheaders())} {text[:200]!r}"
+            )
             is_over = not keeps or answer.getheader("connection", "").lower() == "close"
         except (OSError, http.client.HTTPException) as error:
             load.note(f"{type(error).__name__}: {error}")

@@ -21,5 +21,7 @@ spec:
         args: [modelserver, {model}, --host, 0.0.0.0, --port, "8000"]
         ports: [{{containerPort: 8000}}]
         readinessProbe: {{httpGet: {{path: /health, port: 8000}}}}
+        # As uvicorn does, it closes its connections at once: it must be out of the pool by then.
+        lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
 ---
 """

@@ -140,17 +140,25 @@ def link_of(ip: str) -> str:
 
 async def _ip(*commands: str, files: tuple[int, ...] = (), inside: str = "") -> None:
     enter = ("nsenter", f"--net={inside}") if inside else ()
-    process = await asyncio.create_subprocess_exec(
-        *(*enter, "ip", "-batch", "-"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        pass_fds=files,
-    )
+    # A file and no pipe: an end that comes early is told by its own words, not by a broken pipe.
+    batch = os.memfd_create("batch")
+    try:
+        os.write(batch, "\n".join(commands).encode() + b"\n")
+        os.lseek(batch, 0, os.SEEK_SET)
+        process = await asyncio.create_subprocess_exec(
+            *(*enter, "ip", "-batch", "-"),
+            stdin=batch,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=files,
+        )
+    finally:
+        os.close(batch)
     async with asyncio.timeout(COMMAND_S):
-        _, complaint = await process.communicate("\n".join(commands).encode() + b"\n")
+        _, complaint = await process.communicate()
     if process.returncode != 0:
-        raise NetworkError(f"ip {'; '.join(commands)}: {complaint.decode().strip()}")
+        text = complaint.decode().strip() or f"ended with {process.returncode}"
+        raise NetworkError(f"ip {'; '.join(commands)}: {text}")
 
 
 def _new_namespace() -> int:
