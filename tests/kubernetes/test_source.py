@@ -19,6 +19,7 @@ from pointsman.resources.core import ConfigMap, Pod, Secret
 from pointsman.resources.gateway_api import HTTPRoute
 from pointsman.resources.inference_extension import InferencePool, InferencePoolV1Alpha2
 from pointsman.resources.unused import CustomResourceDefinition
+from pointsman.sources.kubernetes import reflector, source
 from pointsman.sources.kubernetes.access import (
     Access,
     AccessError,
@@ -27,6 +28,7 @@ from pointsman.sources.kubernetes.access import (
     access,
 )
 from pointsman.sources.kubernetes.api import Api, ApiError
+from pointsman.sources.kubernetes.pruning import pruned
 from pointsman.sources.kubernetes.source import Interest, KubernetesSource
 from pointsman.store import Store
 from tests.e2e.instances import eventually
@@ -342,6 +344,31 @@ async def test_throttling_and_errors_are_waited_for(
             assert "first" in watched.names(ConfigMap, namespace)
             await apply(control_plane, config_map("second"), namespace)
             await watched.until(lambda: "second" in watched.names(ConfigMap, namespace))
+
+
+@pytest.mark.parametrize("fault", [KeyError("oh"), asyncio.CancelledError()])
+async def test_a_fault_of_ours_leaves_no_kind_unheard(
+    control_plane: Cluster,
+    namespace: str,
+    way: Kubeconfig,
+    fault: BaseException,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faults = [fault]
+    monkeypatch.setattr(source, "CATALOGUE_INTERVAL_S", 2 * LIMIT_S)
+
+    def faulty_pruned(cls: type[Resource], data: dict[str, Any]) -> dict[str, Any]:
+        if faults:
+            raise faults.pop()
+        return pruned(cls, data)
+
+    async with watching(way, Interest(ConfigMap, namespace)) as watched:
+        monkeypatch.setattr(reflector, "pruned", faulty_pruned)
+        await apply(control_plane, config_map("first"), namespace)
+        await watched.until(lambda: "first" in watched.names(ConfigMap, namespace))
+        assert not faults
+        await apply(control_plane, config_map("second"), namespace)
+        await watched.until(lambda: "second" in watched.names(ConfigMap, namespace))
 
 
 async def test_a_long_list_comes_in_pages(

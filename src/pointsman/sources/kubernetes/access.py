@@ -78,6 +78,7 @@ class InCluster:
         self._folder = folder
         self._connection: Connection | None = None
         self._read_at = 0.0
+        self._lock = asyncio.Lock()
 
     @property
     def namespace(self) -> str:
@@ -86,15 +87,17 @@ class InCluster:
 
     async def connection(self, *, renew: bool = False) -> Connection:
         """By the token and the authority that are in the folder now."""
-        is_old = time.monotonic() - self._read_at > TOKEN_INTERVAL_S
-        if self._connection is None or renew or is_old:
-            try:
-                self._connection = await asyncio.to_thread(self._read)
-            except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
-                if self._connection is None or renew:
-                    raise AccessError(f"service account in {self._folder}: {error}") from error
-            self._read_at = time.monotonic()
-        return self._connection
+        # Whoever comes while it is read waits for that.
+        async with self._lock:
+            is_old = time.monotonic() - self._read_at > TOKEN_INTERVAL_S
+            if self._connection is None or renew or is_old:
+                try:
+                    self._connection = await asyncio.to_thread(self._read)
+                except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
+                    if self._connection is None or renew:
+                        raise AccessError(f"service account in {self._folder}: {error}") from error
+                self._read_at = time.monotonic()
+            return self._connection
 
     def _read(self) -> Connection:
         token = (self._folder / "token").read_text().strip()

@@ -129,6 +129,14 @@ class Reflector:
                     self.settled.set()
                     return
                 await self._recover(error)
+            except Exception as error:
+                # What nobody has thought of must not leave a kind unheard.
+                log.exception("%s: a fault in Pointsman; all of it is read anew", self._interest)
+                self._complaint = f"a fault in Pointsman: {error!r}"
+                self._seen = ""
+                if not self._has_patience:
+                    self.settled.set()
+                await self._rest()
 
     async def _list(self) -> None:
         interest = self._interest
@@ -177,13 +185,16 @@ class Reflector:
         elif str(error) != self._complaint:
             self._complaint = str(error)
             log.warning("%s: not heard (%s); what is known stays", self._interest, error)
-        has_patience = time.monotonic() - self._began < RIGHTS_S
-        if error.is_forbidden and not (has_patience and not self.settled.is_set()):
+        if error.is_forbidden and (self.settled.is_set() or not self._has_patience):
             # Nothing is to be waited for here: the rest must start without it.
             self.settled.set()
             await asyncio.sleep(FORBIDDEN_PAUSE_S * random.uniform(0.5, 1.0))
         else:
             await self._rest()
+
+    @property
+    def _has_patience(self) -> bool:
+        return time.monotonic() - self._began < RIGHTS_S
 
     async def _rest(self) -> None:
         pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, LONGEST_PAUSE_S)

@@ -215,9 +215,7 @@ class KubernetesSource:
         task = self._tasks.pop(interest)
         self._reflectors.pop(interest, None)
         task.cancel()
-        (failed,) = await asyncio.gather(task, return_exceptions=True)
-        if isinstance(failed, Exception):
-            log.error("%s: a fault in Pointsman", interest, exc_info=failed)
+        await asyncio.gather(task, return_exceptions=True)
 
     def _forget(self, interest: Interest) -> None:
         if gone := self._known.pop(interest, set()):
@@ -230,7 +228,8 @@ class KubernetesSource:
         self._wake.set()
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is None:
+        # Not one that we have ended, but also one that ended in a way that nobody has thought of.
+        if task in self._tasks.values():
             self._look_soon()
 
     async def _until_asked(self) -> None:
