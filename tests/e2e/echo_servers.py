@@ -21,6 +21,7 @@ from pointsman.wire.http2 import Connection, DataReceived, RequestEnded, Request
 
 HELD = "held"
 LARGE = "/large/"
+METRICS = "/metrics"
 
 
 class EchoServers:
@@ -29,7 +30,7 @@ class EchoServers:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.requests: dict[str, int] = {}
-        """How many came to each address."""
+        """How many came to each address; a picker's looks at the metrics do not count."""
         self.open = 0
         """Streams that are held now."""
         self._released = asyncio.Event()
@@ -61,7 +62,8 @@ class EchoServers:
         host, _, port = address.rpartition(":")
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            self.requests[address] = self.requests.get(address, 0) + 1
+            if request.path != METRICS:
+                self.requests[address] = self.requests.get(address, 0) + 1
             body = await request.read()
             if HELD in request.path:
                 return await self._hold(request)
