@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TEST_S))
         if item.get_closest_marker("slow") is not None and SLOW_VARIABLE not in os.environ:
             item.add_marker(pytest.mark.skip(reason="takes minutes: make test-kubernetes"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails in a cluster tells what the controllers there had to say."""
+    report = yield
+    found = getattr(item, "funcargs", {}).values()
+    clusters = {id(each): each for each in found if isinstance(each, Cluster)}
+    if report.failed:
+        report.sections += [(NAMESPACE, _story(each)) for each in clusters.values()]
+    return report
+
+
+def _story(cluster: Cluster) -> str:
+    try:
+        return cluster.story(NAMESPACE)
+    except (AssertionError, OSError, subprocess.SubprocessError) as error:
+        return f"The cluster does not tell: {error!r}"
 
 
 def absent(reason: str) -> None:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.installation import NAMESPACE, Door
+from tests.kubernetes.installation import Door
 
 ADMIN_SOCKET = "/run/pointsman/envoy-admin.sock"
-ENVOY_TELLS = ("clusters", "config_dump?include_eds", "stats?usedonly")
+ENVOY_TELLS = (
+    "clusters",
+    *(
+        f"config_dump?include_eds&resource=dynamic_{kind}"
+        for kind in ("active_clusters", "warming_clusters", "endpoint_configs", "route_configs")
+    ),
+)
+SHOWN_FAILURES = 20
 WORKERS = 4
 MOST = 200_000
 """Requests in all; a test that goes on for too long does not go on for ever."""
 REQUEST_S = 30.0
+LOOK_S = 0.1
 
 
 @dataclass
@@ -41,45 +49,44 @@ class Load:
 def no_request_fails(cluster: Cluster, door: Door, model: str) -> Iterator[Load]:
     """Ask as `under_load` does, and fail at the end if any request failed.
 
-    The first failure is the moment to look at what Envoys and controllers have: what they had then
-    is in the message.
+    The first failure is the moment to look at what the Envoys have: that is in the message.
     """
     scene: list[str] = []
+    is_over = threading.Event()
 
-    def look(load: Load) -> None:
-        while not done.wait(0.05):
+    def watch(load: Load) -> None:
+        while not is_over.wait(LOOK_S):
             if load.failures:
-                scene.append(_scene(cluster))
+                scene.extend(_told_by_envoys(cluster))
                 return
 
-    done = threading.Event()
     with under_load(door, model) as load:
-        watcher = threading.Thread(target=look, args=(load,), daemon=True)
+        watcher = threading.Thread(target=watch, args=(load,), daemon=True)
         watcher.start()
         try:
             yield load
         finally:
-            done.set()
+            is_over.set()
             watcher.join(REQUEST_S)
-    assert load.failures == [], (
-        f"{len(load.failures)} beside {load.answered}\n"
-        + "\n".join(load.failures[:400])
-        + "\n".join(scene)
-    )
+    failures = load.failures
+    shown = "\n".join((*failures[:SHOWN_FAILURES], *scene))
+    assert not failures, f"{len(failures)} failed and {load.answered} did not:\n{shown}"
 
 
-def _scene(cluster: Cluster) -> str:
-    lines = [time.strftime("%H:%M:%S")]
+def _told_by_envoys(cluster: Cluster) -> Iterator[str]:
     for pod in cluster.find("pods", "default", "gateway.networking.k8s.io/gateway-name"):
-        name, ip = pod["metadata"]["name"], pod["status"].get("podIP")
+        name = pod["metadata"]["name"]
         for path in ENVOY_TELLS:
             command = ("curl", "-s", "--unix-socket", ADMIN_SOCKET, f"http://envoy/{path}")
-            lines.append(f"--- {name} {ip} {time.strftime('%H:%M:%S')} {path}")
+            yield f"--- {name} at {_now()}: {path}"
             try:
-                lines.append(cluster.exec(name, *command, container="envoy"))
+                yield cluster.exec(name, *command, container="envoy")
             except (AssertionError, OSError, ValueError) as error:
-                lines.append(f"{error!r}")
-    return "\n".join((*lines, cluster.story(NAMESPACE), cluster.story("default")))
+                yield repr(error)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%H:%M:%S.%f")
 
 
 @contextmanager
@@ -121,14 +128,10 @@ def _work(door: Door, model: str, load: Load, stop: threading.Event, keeps: bool
             )
             answer = connection.getresponse()
             text = answer.read()
-            load.note(
-                None
-                if answer.status == 200
-                else f"{time.time():.3f} {answer.status} {dict(answer.getheaders())} {text[:200]!r}"
-            )
+            load.note(None if answer.status == 200 else f"{_now()} {answer.status} {text[:200]!r}")
             is_over = not keeps or answer.getheader("connection", "").lower() == "close"
         except (OSError, http.client.HTTPException) as error:
-            load.note(f"{type(error).__name__}: {error}")
+            load.note(f"{_now()} {type(error).__name__}: {error}")
             is_over = True
         if is_over:
             connection.close()
