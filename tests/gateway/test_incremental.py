@@ -50,6 +50,83 @@ def test_after_any_changes_it_equals_a_whole_translation(data: st.DataObject) ->
         assert told(store, found, OPTIONS, memory) == told(store, whole, OPTIONS, Memory())
 
 
+CONTROLLER = "example.com/controller"
+IN_A_CLUSTER = f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {{name: any}}
+spec: {{controllerName: {CONTROLLER}}}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyProxy
+metadata: {{name: settings}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: front}}
+spec:
+  gatewayClassName: any
+  infrastructure:
+    parametersRef: {{group: gateway.envoyproxy.io, kind: EnvoyProxy, name: settings}}
+  listeners: [{{name: all, protocol: HTTP, port: 80}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: models}}
+spec:
+  parentRefs: [{{name: front}}]
+  rules:
+  - backendRefs: [{{group: inference.networking.k8s.io, kind: InferencePool, name: models}}]
+---
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {{name: models}}
+spec:
+  selector: {{matchLabels: {{app: models}}}}
+  targetPorts: [{{number: 8000}}]
+""" + "".join(
+    f"""---
+apiVersion: v1
+kind: Service
+metadata: {{name: models-picker, annotations: {{pointsman.dev/provided: "{state}"}}}}
+spec: {{selector: {{app: picker}}, ports: [{{port: 9002}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: one, labels: {{app: models}}}}
+status: {{podIP: 10.0.0.1, conditions: [{{type: Ready, status: "{state}"}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: picker, labels: {{app: picker}}}}
+status: {{podIP: 10.0.0.2, conditions: [{{type: Ready, status: "{state}"}}]}}
+"""
+    for state in ("true", "false", "True", "False")
+)
+"""A pool whose picker is provided, and all that comes one after the other around it."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_in_whatever_order_things_come_a_fleet_is_served_the_same(data: st.DataObject) -> None:
+    options = Options(controllers=frozenset({CONTROLLER}))
+    pieces = [item.resource for item in parse_text(IN_A_CLUSTER, "") if item.resource is not None]
+    store, memory = Store(), Memory()
+    found = None
+    for _ in range(data.draw(st.integers(2, 12))):
+        picked = data.draw(st.lists(st.sampled_from(pieces), max_size=6))
+        gone = data.draw(st.lists(st.sampled_from([item.ref for item in pieces]), max_size=1))
+        store.apply(picked, gone)
+        found = translate(store, options, found)
+        whole = translate(store, options)
+        fleets, wanted = (
+            {name: contents(served) for name, served in each.fleets.items()}
+            for each in (found, whole)
+        )
+        assert fleets == wanted
+        assert told(store, found, options, memory) == told(store, whole, options, Memory())
+
+
 SERVED = """
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
