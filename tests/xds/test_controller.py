@@ -106,6 +106,33 @@ async def test_our_own_statuses_are_no_reason_to_begin_again() -> None:
         assert len(loop.written) == written
 
 
+async def test_a_verdict_is_heard_beside_what_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Envoy refuses a route just when somebody writes a status."""
+    async with running(GATEWAY + ROUTE.format(number=1)) as loop:
+        route = loop.store.list(HTTPRoute)[0]
+        judge = loop.controller._judge
+        monkeypatch.setattr(judge, "refused", lambda: {route.ref: "no"})
+        loop.store.apply([route.with_status({**(route.status or {}), "said": "by another"})])
+        loop.controller._on_verdict()
+        await loop.settled()
+        content = loop.served[-1].names(ROUTE_CONFIGURATION)["default/front/all"].content
+        assert b"h1.example" not in content
+
+
+async def test_a_change_that_is_taken_back_beside_a_verdict_is_taken_back() -> None:
+    async with running(GATEWAY) as loop:
+        (route,) = routes(1)
+        loop.store.apply([route])
+        loop.controller._on_verdict()
+        await asyncio.sleep(0)
+        loop.store.apply((), [route.ref])
+        await loop.settled()
+        content = loop.served[-1].names(ROUTE_CONFIGURATION)["default/front/all"].content
+        assert b"h1.example" not in content
+
+
 async def test_a_fault_of_ours_leaves_what_is_served_and_the_next_change_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

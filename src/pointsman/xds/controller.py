@@ -11,7 +11,7 @@ from pointsman.gateway.statuses.facts import EnvoyFacts, Memory, Status
 from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import Translation, translate
 from pointsman.resources.base import Ref
-from pointsman.store import Store
+from pointsman.store import Change, Store
 from pointsman.xds.judge import Judge
 from pointsman.xds.server import DiscoveryServer
 
@@ -68,16 +68,17 @@ class Controller:
                     await asyncio.wait({reader, waker}, return_when=asyncio.FIRST_COMPLETED)
                     waker.cancel()
                     self._wake.clear()
+                    changes: list[Change] = []
                     if reader.done():
                         await asyncio.sleep(max(0.0, self._rests_until - loop.time()))
-                        changes = (*reader.result(), *subscription.take())
+                        changes += reader.result()
                         reader = asyncio.create_task(subscription.batch())
-                        if any(change.is_of_content for change in changes):
-                            await self._translate()
-                            continue
-                        self._translated = self._store.revision
-                    if self._translated < 0:
+                    # All that has changed until now: what comes later is told from this state on.
+                    changes += subscription.take()
+                    if self._translated < 0 or any(item.is_of_content for item in changes):
                         await self._translate()
+                        continue
+                    self._translated = self._store.revision
                     if self._facts_changed:
                         await self._write_statuses()
             finally:
