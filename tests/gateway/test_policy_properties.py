@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pointsman.gateway.policies.tls_names import CIPHERS, CURVES, SIGNATURES
+from pointsman.gateway.snapshot import LISTENER
 from pointsman.gateway.statuses.facts import EnvoyFacts
 from pointsman.gateway.statuses.objects import statuses
 from pointsman.gateway.translate import translate
@@ -96,8 +97,8 @@ def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=fields)
 
 
-def chosen(values: Any) -> st.SearchStrategy[list[str]]:
-    return st.lists(st.sampled_from(sorted(values)), max_size=4, unique=True)
+def chosen(values: Any, *, unique: bool = True) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(sorted(values)), max_size=4, unique=unique)
 
 
 DURATIONS = st.sampled_from(["1s", "250ms", "99999h", "2ms", "1ms", "0s"])
@@ -280,9 +281,9 @@ CLIENTS = some(
     tls=some(
         minVersion=st.sampled_from(["Auto", "1.0", "1.2", "1.3"]),
         maxVersion=st.sampled_from(["1.2", "1.3"]),
-        ciphers=chosen([*CIPHERS, "bogus"]),
-        ecdhCurves=chosen([*CURVES, "bogus"]),
-        signatureAlgorithms=chosen([*SIGNATURES, "bogus"]),
+        ciphers=chosen([*CIPHERS, "bogus"], unique=False),
+        ecdhCurves=chosen([*CURVES, "bogus"], unique=False),
+        signatureAlgorithms=chosen([*SIGNATURES, "bogus"], unique=False),
         alpnProtocols=chosen(["h2", "http/1.1", "http/1.0"]),
         clientValidation=some(
             optional=FLAGS,
@@ -347,3 +348,25 @@ def test_no_valid_policies_are_refused_by_envoy(
     found = translate(store, OPTIONS)
     statuses(store, found, EnvoyFacts(), OPTIONS)
     asyncio.run(check(found.snapshot))
+
+
+@pytest.mark.e2e
+def test_what_is_named_twice_is_told_to_envoy_once() -> None:
+    """BoringSSL refuses it, and by that Envoy the whole listener."""
+    store = loaded(WHOLE)
+    tls = {
+        "ecdhCurves": ["P-384", "secp384r1", "X25519", "X25519"],
+        "signatureAlgorithms": ["ed25519", "ed25519"],
+    }
+    policy = {
+        "apiVersion": ENVOY,
+        "kind": "ClientTrafficPolicy",
+        "metadata": {"name": "twice", "namespace": "default"},
+        "spec": {"tls": tls, "targetRefs": [{"group": API, "kind": "Gateway", "name": "gateway"}]},
+    }
+    resource = parse_object(policy).resource
+    assert resource is not None
+    store.apply([resource])
+    found = translate(store, OPTIONS).snapshot
+    assert any(b"P-384" in item.content for item in found.of_type(LISTENER))
+    asyncio.run(check(found))

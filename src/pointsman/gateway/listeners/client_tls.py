@@ -8,6 +8,7 @@ from typing import Any
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 
 from pointsman.gateway.policies.clients import ClientSettings
+from pointsman.gateway.policies.tls_names import distinct_curves
 from pointsman.resources.client_policies import AltNames, ClientTLS, ClientValidation, StringMatch
 
 VERSIONS = {
@@ -52,8 +53,8 @@ def _parameters(spec: ClientTLS, common: tls_pb2.CommonTlsContext) -> None:
         most = protocol.Value(VERSIONS[spec.max_version])
         common.tls_params.tls_maximum_protocol_version = most
     common.tls_params.cipher_suites.extend(spec.ciphers)
-    common.tls_params.ecdh_curves.extend(spec.ecdh_curves)
-    common.tls_params.signature_algorithms.extend(spec.signature_algorithms)
+    common.tls_params.ecdh_curves.extend(distinct_curves(spec.ecdh_curves))
+    common.tls_params.signature_algorithms.extend(dict.fromkeys(spec.signature_algorithms))
     if spec.alpn_protocols is not None:
         del common.alpn_protocols[:]
         common.alpn_protocols.extend(spec.alpn_protocols)

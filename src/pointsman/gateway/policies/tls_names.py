@@ -6,7 +6,7 @@ Envoy of the wheel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pointsman.resources.client_policies import ClientTLS
 
@@ -31,6 +31,8 @@ CURVES = frozenset(
         *("X25519MLKEM768", "MLKEM1024"),
     }
 )
+_OTHER_NAMES = {"prime256v1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+"""Of curves."""
 SIGNATURES = frozenset(
     {
         *(f"rsa_pkcs1_{name}" for name in ("sha1", "sha256", "sha384", "sha512")),
@@ -54,3 +56,15 @@ def problems(spec: ClientTLS) -> Iterator[str]:
     for position, name in enumerate(spec.signature_algorithms):
         if name not in SIGNATURES:
             yield f"tls.signatureAlgorithms[{position}]: {name!r} is none that Envoy knows"
+
+
+def distinct_curves(names: Iterable[str]) -> list[str]:
+    """Each curve once, by the name that comes first: Envoy refuses a listener that says one twice.
+
+    >>> distinct_curves(["X25519", "P-384", "secp384r1", "X25519"])
+    ['X25519', 'P-384']
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(_OTHER_NAMES.get(name, name), name)
+    return list(found.values())
