@@ -523,6 +523,30 @@ async def test_a_command_gives_credentials_and_gives_new_ones_when_they_are_refu
     assert await reads(way, namespace)
 
 
+async def test_a_command_runs_once_for_all_who_wait_for_its_credentials(
+    control_plane: Cluster, tmp_path: Path
+) -> None:
+    """Each kind that is watched wants them at the start, and again when they are refused."""
+    runs = tmp_path / "runs"
+    script = tmp_path / "credentials"
+    script.write_text(
+        f"#!/bin/sh\necho run >> {runs}\nsleep 0.2\n"
+        'echo \'{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",'
+        '"status":{"token":"secret"}}\'\n'
+    )
+    script.chmod(0o755)
+    command = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": str(script),
+        "interactiveMode": "Never",
+    }
+    way = Kubeconfig(str(edited(control_plane.kubeconfig, tmp_path, exec=command)))
+    for renew, count in ((False, 1), (False, 1), (True, 2)):
+        found = await asyncio.gather(*(way.connection(renew=renew) for _ in range(20)))
+        assert {each.authorization for each in found} == {"Bearer secret"}
+        assert len(runs.read_text().splitlines()) == count
+
+
 async def test_a_command_that_fails_is_told(
     control_plane: Cluster, namespace: str, tmp_path: Path
 ) -> None:

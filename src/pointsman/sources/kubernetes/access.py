@@ -12,10 +12,11 @@ import asyncio
 import os
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 DEFAULT_KUBECONFIG = "~/.kube/config"
@@ -63,8 +64,43 @@ class Access(Protocol):
         """
 
 
-class InCluster:
-    """A pod's service account."""
+class _Kept(ABC):
+    """A connection that is read by one for all who want it, and anew after a while."""
+
+    INTERVAL_S: ClassVar[float]
+
+    def __init__(self) -> None:
+        self._known: Connection | None = None
+        self._read_at = 0.0
+        self._reading: asyncio.Task[Connection] | None = None
+
+    async def connection(self, *, renew: bool = False) -> Connection:
+        """How to connect now; see `Access`."""
+        is_old = time.monotonic() - self._read_at > self.INTERVAL_S
+        if self._known is not None and not renew and not is_old:
+            return self._known
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_anew(renew=renew))
+        # Whoever gives up takes it from nobody else.
+        return await asyncio.shield(self._reading)
+
+    async def _read_anew(self, *, renew: bool) -> Connection:
+        try:
+            self._known = await self._read(renew=renew)
+            self._read_at = time.monotonic()
+            return self._known
+        finally:
+            self._reading = None
+
+    @abstractmethod
+    async def _read(self, *, renew: bool) -> Connection:
+        """Read it. Raises AccessError."""
+
+
+class InCluster(_Kept):
+    """A pod's service account: by the token and the authority that are in the folder."""
+
+    INTERVAL_S = TOKEN_INTERVAL_S
 
     def __init__(
         self, folder: Path = SERVICE_ACCOUNT, environment: Mapping[str, str] = os.environ
@@ -74,49 +110,42 @@ class InCluster:
         port = environment.get("KUBERNETES_SERVICE_PORT", "")
         if not host or not port:
             raise AccessError("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set")
+        super().__init__()
         self._server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
         self._folder = folder
-        self._connection: Connection | None = None
-        self._read_at = 0.0
-        self._lock = asyncio.Lock()
 
     @property
     def namespace(self) -> str:
         """The namespace of the pod."""
         return namespace_in(self._folder) or "default"
 
-    async def connection(self, *, renew: bool = False) -> Connection:
-        """By the token and the authority that are in the folder now."""
-        # Whoever comes while it is read waits for that.
-        async with self._lock:
-            is_old = time.monotonic() - self._read_at > TOKEN_INTERVAL_S
-            if self._connection is None or renew or is_old:
-                try:
-                    self._connection = await asyncio.to_thread(self._read)
-                except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
-                    if self._connection is None or renew:
-                        raise AccessError(f"service account in {self._folder}: {error}") from error
-                self._read_at = time.monotonic()
-            return self._connection
+    async def _read(self, *, renew: bool) -> Connection:
+        try:
+            return await asyncio.to_thread(self._parse)
+        except (OSError, ssl.SSLError, UnicodeDecodeError) as error:
+            if self._known is None or renew:
+                raise AccessError(f"service account in {self._folder}: {error}") from error
+            return self._known
 
-    def _read(self) -> Connection:
+    def _parse(self) -> Connection:
         token = (self._folder / "token").read_text().strip()
-        before = self._connection
+        before = self._known
         if before is not None and before.authorization == f"Bearer {token}":
             return before
         authority = ssl.create_default_context(cafile=str(self._folder / "ca.crt"))
         return Connection(self._server, authority, f"Bearer {token}")
 
 
-class Kubeconfig:
-    """One context of a kubeconfig."""
+class Kubeconfig(_Kept):
+    """One context of a kubeconfig: by what the files, and what they name, say."""
+
+    INTERVAL_S = CREDENTIALS_INTERVAL_S
 
     def __init__(self, paths: str, context: str | None = None) -> None:
         """`paths`: one file, or several as in KUBECONFIG, of which the earlier count first."""
+        super().__init__()
         self._paths = paths
         self._context = context
-        self._connection: Connection | None = None
-        self._read_at = 0.0
         self._namespace = "default"
 
     @property
@@ -124,28 +153,23 @@ class Kubeconfig:
         """The context's, once it has been read."""
         return self._namespace
 
-    async def connection(self, *, renew: bool = False) -> Connection:
-        """By what the files, and what they name, say now."""
-        is_old = time.monotonic() - self._read_at > CREDENTIALS_INTERVAL_S
-        if self._connection is None or renew or is_old:
-            try:
-                async with asyncio.timeout(CREDENTIALS_TIMEOUT_S):
-                    self._connection = await self._read()
-            except AccessError:
-                raise
-            # The loader tells of wrong files by whatever exception they lead to.
-            except Exception as error:
-                reason = str(error) or type(error).__name__
-                raise AccessError(f"kubeconfig {self._paths}: {self._hint(reason)}") from error
-            self._read_at = time.monotonic()
-        return self._connection
+    async def _read(self, *, renew: bool) -> Connection:
+        try:
+            async with asyncio.timeout(CREDENTIALS_TIMEOUT_S):
+                return await self._load()
+        except AccessError:
+            raise
+        # The loader tells of wrong files by whatever exception they lead to.
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise AccessError(f"kubeconfig {self._paths}: {self._hint(reason)}") from error
 
     def _hint(self, reason: str) -> str:
         if self._context is not None and self._context in reason:
             return f"there is no context {self._context!r} ({reason})"
         return reason
 
-    async def _read(self) -> Connection:
+    async def _load(self) -> Connection:
         try:
             from kubernetes_asyncio.client import Configuration  # noqa: PLC0415 - large, seldom
             from kubernetes_asyncio.config import load_kube_config  # noqa: PLC0415
