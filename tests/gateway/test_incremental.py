@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,33 +23,50 @@ from pointsman.store import Store
 from tests.gateway.test_golden import CASES, GOLDEN, OPTIONS, contents, loaded
 
 
-def objects(case: str) -> list[Resource]:
-    parsed = parse_text((GOLDEN / case / "in.yaml").read_text(), case)
-    return [item.resource for item in parsed if item.resource is not None]
+def objects(text: str) -> list[Resource]:
+    return [item.resource for item in parse_text(text, "") if item.resource is not None]
 
 
-EVERYTHING = [item for case in CASES for item in objects(case)]
+EVERYTHING = [item for case in CASES for item in objects((GOLDEN / case / "in.yaml").read_text())]
 
 
 def told(store: Store, found: Translation, options: Options, memory: Memory) -> object:
     return statuses(store, found, EnvoyFacts(connected=1), options, memory)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_after_any_changes_it_equals_a_whole_translation(data: st.DataObject) -> None:
-    store, memory = Store(), Memory()
-    found = None
-    for _ in range(data.draw(st.integers(2, 5))):
-        picked = data.draw(st.lists(st.sampled_from(EVERYTHING), max_size=40))
-        gone = data.draw(st.lists(st.sampled_from([item.ref for item in EVERYTHING]), max_size=12))
+def changed(
+    store: Store, pieces: list[Resource], data: st.DataObject, steps: int, come: int, go: int
+) -> Iterator[None]:
+    """Some of `pieces` come and some go, again and again, up to so many."""
+    refs = [item.ref for item in pieces]
+    for _ in range(data.draw(st.integers(2, steps))):
+        picked = data.draw(st.lists(st.sampled_from(pieces), max_size=come))
+        gone = data.draw(st.lists(st.sampled_from(refs), max_size=go))
         store.apply(picked, gone)
-        found = translate(store, OPTIONS, found)
-        whole = translate(store, OPTIONS)
+        yield
+
+
+def follow(store: Store, options: Options, changes: Iterator[None]) -> None:
+    """After each of the changes what is made from the state before is what is made anew."""
+    memory = Memory()
+    found = None
+    for _ in changes:
+        found = translate(store, options, found)
+        whole = translate(store, options)
         assert [part.fault for part in whole.parts.values() if part.fault is not None] == []
         assert contents(found.snapshot) == contents(whole.snapshot)
         assert [item.key for item in found.snapshot] == [item.key for item in whole.snapshot]
-        assert told(store, found, OPTIONS, memory) == told(store, whole, OPTIONS, Memory())
+        assert found.fleets.keys() == whole.fleets.keys()
+        for name, served in whole.fleets.items():
+            assert contents(found.fleets[name]) == contents(served)
+        assert told(store, found, options, memory) == told(store, whole, options, Memory())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_after_any_changes_it_equals_a_whole_translation(data: st.DataObject) -> None:
+    store = Store()
+    follow(store, OPTIONS, changed(store, EVERYTHING, data, steps=5, come=40, go=12))
 
 
 CONTROLLER = "example.com/controller"
@@ -88,7 +107,7 @@ spec:
     f"""---
 apiVersion: v1
 kind: Service
-metadata: {{name: models-picker, annotations: {{pointsman.dev/provided: "{state}"}}}}
+metadata: {{name: models-picker, annotations: {{pointsman.dev/provided: "{state.lower()}"}}}}
 spec: {{selector: {{app: picker}}, ports: [{{port: 9002}}]}}
 ---
 apiVersion: v1
@@ -101,7 +120,7 @@ kind: Pod
 metadata: {{name: picker, labels: {{app: picker}}}}
 status: {{podIP: 10.0.0.2, conditions: [{{type: Ready, status: "{state}"}}]}}
 """
-    for state in ("true", "false", "True", "False")
+    for state in ("True", "False")
 )
 """A pool whose picker is provided, and all that comes one after the other around it."""
 
@@ -109,22 +128,9 @@ status: {{podIP: 10.0.0.2, conditions: [{{type: Ready, status: "{state}"}}]}}
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_in_whatever_order_things_come_a_fleet_is_served_the_same(data: st.DataObject) -> None:
+    store, pieces = Store(), objects(IN_A_CLUSTER)
     options = Options(controllers=frozenset({CONTROLLER}))
-    pieces = [item.resource for item in parse_text(IN_A_CLUSTER, "") if item.resource is not None]
-    store, memory = Store(), Memory()
-    found = None
-    for _ in range(data.draw(st.integers(2, 12))):
-        picked = data.draw(st.lists(st.sampled_from(pieces), max_size=6))
-        gone = data.draw(st.lists(st.sampled_from([item.ref for item in pieces]), max_size=1))
-        store.apply(picked, gone)
-        found = translate(store, options, found)
-        whole = translate(store, options)
-        fleets, wanted = (
-            {name: contents(served) for name, served in each.fleets.items()}
-            for each in (found, whole)
-        )
-        assert fleets == wanted
-        assert told(store, found, options, memory) == told(store, whole, options, Memory())
+    follow(store, options, changed(store, pieces, data, steps=12, come=6, go=1))
 
 
 SERVED = """

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pointsman.cluster.envoys import ADMIN_SOCKET
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.installation import Door
 
-ADMIN_SOCKET = "/run/pointsman/envoy-admin.sock"
 ENVOY_TELLS = (
     "clusters",
     *(
@@ -47,7 +47,7 @@ class Load:
 
 @contextmanager
 def no_request_fails(cluster: Cluster, door: Door, model: str) -> Iterator[Load]:
-    """Ask as `under_load` does, and fail at the end if any request failed.
+    """Ask for completions for as long as the context lasts; fail at its end if any request failed.
 
     The first failure is the moment to look at what the Envoys have: that is in the message.
     """
@@ -60,7 +60,7 @@ def no_request_fails(cluster: Cluster, door: Door, model: str) -> Iterator[Load]
                 scene.extend(_told_by_envoys(cluster))
                 return
 
-    with under_load(door, model) as load:
+    with _asking(door, model) as load:
         watcher = threading.Thread(target=watch, args=(load,), daemon=True)
         watcher.start()
         try:
@@ -77,7 +77,7 @@ def _told_by_envoys(cluster: Cluster) -> Iterator[str]:
     for pod in cluster.find("pods", "default", "gateway.networking.k8s.io/gateway-name"):
         name = pod["metadata"]["name"]
         for path in ENVOY_TELLS:
-            command = ("curl", "-s", "--unix-socket", ADMIN_SOCKET, f"http://envoy/{path}")
+            command = ("curl", "-s", "--unix-socket", str(ADMIN_SOCKET), f"http://envoy/{path}")
             yield f"--- {name} at {_now()}: {path}"
             try:
                 yield cluster.exec(name, *command, container="envoy")
@@ -90,8 +90,8 @@ def _now() -> str:
 
 
 @contextmanager
-def under_load(door: Door, model: str, *, keeps_connections: bool = True) -> Iterator[Load]:
-    """Ask for completions from several sides for as long as the context lasts.
+def _asking(door: Door, model: str) -> Iterator[Load]:
+    """Ask from several sides.
 
     Half of the workers keep their connection while the gateway does; the others take a new one for
     each request.
@@ -101,7 +101,7 @@ def under_load(door: Door, model: str, *, keeps_connections: bool = True) -> Ite
     workers = [
         threading.Thread(
             target=_work,
-            args=(door, model, load, stop, keeps_connections and number % 2 == 0),
+            args=(door, model, load, stop, number % 2 == 0),
             daemon=True,
         )
         for number in range(WORKERS)

@@ -13,14 +13,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 
 from pointsman.gateway.backends import clusters
 from pointsman.gateway.backends.references import Address
-from pointsman.gateway.messages import ADS
 from pointsman.gateway.names import SHARED_FLEET
-from pointsman.gateway.snapshot import CLUSTER, ENDPOINTS, EnvoyResource, Key, Snapshot
+from pointsman.gateway.snapshot import ENDPOINTS, Snapshot
 from pointsman.gateway.statuses.facts import EnvoyFacts
 from pointsman.gateway.translate import translate
 from pointsman.xds import server
@@ -163,16 +161,9 @@ def test_an_envoy_that_restarts_gets_everything_at_once(tmp_path: Path, port: in
 
 def pool(connect_s: int) -> Snapshot:
     """A cluster with one endpoint; `connect_s` makes it another cluster."""
-    name = "pool"
-    message = cluster_pb2.Cluster(
-        name=name,
-        type="EDS",
-        connect_timeout={"seconds": connect_s},
-        eds_cluster_config={"service_name": name, "eds_config": ADS},
-    )
-    members = [clusters.Locality(name, 1, (Address("127.0.0.1", 9),))]
-    found = EnvoyResource.of(Key(CLUSTER, name), message)
-    return Snapshot.of([found, clusters.endpoints(name, members, ())])
+    members = [clusters.Locality("pool", 1, (Address("127.0.0.1", 9),))]
+    settings = clusters.ClusterSettings(connect_timeout_s=connect_s)
+    return Snapshot.of(clusters.eds_cluster("pool", members, settings, ()))
 
 
 def test_a_stream_that_ends_between_a_cluster_and_its_endpoints_delays_nothing(

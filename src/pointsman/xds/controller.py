@@ -77,8 +77,8 @@ class Controller:
                     changes += subscription.take()
                     if self._translated < 0 or any(item.is_of_content for item in changes):
                         await self._translate()
-                        continue
-                    self._translated = self._store.revision
+                    else:
+                        self._translated = self._store.revision
                     if self._facts_changed:
                         await self._write_statuses()
             finally:

@@ -25,14 +25,9 @@ CIPHERS = frozenset(
         *("PSK-AES128-CBC-SHA", "PSK-AES256-CBC-SHA", "DES-CBC3-SHA", "ALL", "HIGH"),
     ]
 )
-CURVES = frozenset(
-    {
-        *("X25519", "P-256", "P-384", "P-521", "prime256v1", "secp384r1", "secp521r1"),
-        *("X25519MLKEM768", "MLKEM1024"),
-    }
-)
-_OTHER_NAMES = {"prime256v1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
-"""Of curves."""
+_SAME_CURVES = {"prime256v1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+"""The second names of curves that have two."""
+CURVES = frozenset({"X25519", "X25519MLKEM768", "MLKEM1024", *_SAME_CURVES, *_SAME_CURVES.values()})
 SIGNATURES = frozenset(
     {
         *(f"rsa_pkcs1_{name}" for name in ("sha1", "sha256", "sha384", "sha512")),
@@ -66,5 +61,5 @@ def distinct_curves(names: Iterable[str]) -> list[str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        found.setdefault(_OTHER_NAMES.get(name, name), name)
+        found.setdefault(_SAME_CURVES.get(name, name), name)
     return list(found.values())
