@@ -21,6 +21,7 @@ ROOMS = (
     "telemetry",
     "certificates",
     "background",
+    "sockets",
     "sources",
     "gateway",
     "wire",

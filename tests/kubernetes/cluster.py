@@ -254,12 +254,15 @@ class Cluster:
         found: list[dict[str, Any]] = json.loads(text)["items"]
         return found
 
-    def await_rollout(self, deployment: str, namespace: str = "default") -> None:
+    def await_rollout(
+        self, deployment: str, namespace: str = "default", timeout_s: float = START_S
+    ) -> None:
         """Until all pods of a Deployment are those that it asks for, and ready."""
         try:
             self.kubectl(
                 *("rollout", "status", f"deployment/{deployment}", "-n", namespace),
-                f"--timeout={START_S:g}s",
+                f"--timeout={timeout_s:g}s",
+                timeout_s=timeout_s + KUBECTL_S,
             )
         except AssertionError as error:
             raise ClusterError(f"{error}\n{self.story(namespace)}") from error

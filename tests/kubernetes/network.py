@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
+from pointsman.sockets import LoopSocket
 from tests.kubernetes import linux
 
 SERVICE_RANGE = "10.96.0.0/24"
@@ -43,7 +44,7 @@ class Outside:
 
     def stream(self, family: int = socket.AF_INET) -> socket.socket:
         """A stream socket that does not block; where it was made is where it stays."""
-        made = self._thread.submit(socket.socket, family, socket.SOCK_STREAM).result()
+        made = self._thread.submit(LoopSocket, family, socket.SOCK_STREAM).result()
         made.setblocking(False)
         return made
 

@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from pointsman.sockets import loop_socket
 from tests.kubernetes.api import Object
 
 EAGER_S = 0.1
@@ -101,7 +102,7 @@ async def _http(action: Object, patient: Patient) -> str:
     path = "/" + action.get("path", "/").lstrip("/")
     url = f"{scheme}://{host}:{patient.port(action['port'])}{path}"
     headers = {item["name"]: item["value"] for item in action.get("httpHeaders") or ()}
-    connector = aiohttp.TCPConnector(ssl=False, force_close=True)
+    connector = aiohttp.TCPConnector(ssl=False, force_close=True, socket_factory=loop_socket)
     async with (
         aiohttp.ClientSession(connector=connector) as session,
         session.get(url, headers=headers) as answer,

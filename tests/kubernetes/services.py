@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 
+from pointsman.sockets import LoopSocket
 from tests.kubernetes.api import PAUSE_S, UNREACHABLE, Api, ApiError, Key, Mirror, Object
 from tests.kubernetes.network import Outside
 from tests.kubernetes.proxy import Forwarder, MakeSocket, Target
@@ -193,7 +194,7 @@ class Services:
 
 
 def _socket() -> socket.socket:
-    made = socket.socket()
+    made = LoopSocket()
     made.setblocking(False)
     return made
 

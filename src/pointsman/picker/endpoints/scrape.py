@@ -20,6 +20,7 @@ import aiohttp
 from pointsman.picker.endpoints.measures import NOTHING_MORE, Extraction, read_measures
 from pointsman.picker.endpoints.table import Endpoint
 from pointsman.picker.requests.listing import read_listing
+from pointsman.sockets import loop_socket
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ class Scraper:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=2, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(
+                limit=0, limit_per_host=2, keepalive_timeout=30, socket_factory=loop_socket
+            ),
             auto_decompress=True,
             raise_for_status=True,
         )

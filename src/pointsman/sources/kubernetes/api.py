@@ -17,6 +17,7 @@ import aiohttp
 import orjson
 
 from pointsman.resources.base import Kind
+from pointsman.sockets import loop_socket
 from pointsman.sources.kubernetes.access import Access, AccessError
 
 REQUEST_TIMEOUT_S = 30.0
@@ -349,9 +350,7 @@ def _unreachable(error: BaseException) -> ApiError:
 
 def _socket(info: aiohttp.AddrInfoType) -> socket.socket:
     """A socket that notices when the other side is gone."""
-    family, kind, protocol, _, _ = info
-    made = socket.socket(family, kind, protocol)
-    made.setblocking(False)
+    made = loop_socket(info)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
         option = getattr(socket, name, None)
