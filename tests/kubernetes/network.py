@@ -26,6 +26,10 @@ API_ADDRESS = "10.96.0.1"
 """The Service `kubernetes`: the API server gives itself the first address of the range."""
 POD_RANGE = IPv4Network("10.97.0.0/16")
 NODE_ADDRESS = str(POD_RANGE[1])
+BRIDGE = "pods"
+BRIDGE_LINK_ADDRESS = "02:00:00:00:00:01"
+"""A bridge that is given none takes the lowest of its ports: each new pod may change it, and until
+the older ones ask again (after eight seconds) what they send to the node is lost."""
 CLUSTER_DOMAIN = "cluster.local"
 COMMAND_S = 20.0
 
@@ -89,9 +93,9 @@ class Network:
         """
         await _ip(
             "link set lo up",
-            "link add pods type bridge",
-            f"address add {NODE_ADDRESS}/{POD_RANGE.prefixlen} dev pods",
-            "link set pods up",
+            f"link add {BRIDGE} address {BRIDGE_LINK_ADDRESS} type bridge",
+            f"address add {NODE_ADDRESS}/{POD_RANGE.prefixlen} dev {BRIDGE}",
+            f"link set {BRIDGE} up",
             # Any address of Services is one of the node's own.
             f"route add local {SERVICE_RANGE} dev lo",
         )
@@ -111,7 +115,7 @@ class Network:
             path = f"/proc/self/fd/{namespace}"
             await _ip(
                 f"link add {link} type veth peer name eth0 netns {path}",
-                f"link set {link} master pods up",
+                f"link set {link} master {BRIDGE} up",
                 files=(namespace,),
             )
             await _ip(

@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.instances import eventually, processes_with
 from tests.kubernetes.cluster import CHECKOUT, PREFIX, Cluster, sweep
+from tests.kubernetes.network import BRIDGE
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +110,23 @@ def test_a_service_is_reached_at_its_cluster_address_its_name_and_its_balancer(
     answer = cluster.exec(one, "curl", "-sS", "http://nobody/", namespace=server, fails=True)
     assert "resolve host" in answer
     assert cluster.exec(other, "hostname", namespace=server).strip() == other
+
+
+def test_the_node_is_where_it_was_for_its_pods_whoever_else_comes(cluster: Cluster) -> None:
+    def link_address() -> str:
+        (link,) = json.loads(cluster.inside("ip", "-json", "link", "show", BRIDGE))
+        found: str = link["address"]
+        return found
+
+    before = link_address()
+    # No pod's is lower, and a bridge likes the lowest best.
+    lowest = ("address", "00:00:00:00:00:02")
+    cluster.inside("ip", "link", "add", "low", *lowest, "type", "veth", "peer", "name", "end")
+    try:
+        cluster.inside("ip", "link", "set", "low", "master", BRIDGE, "up")
+        assert link_address() == before
+    finally:
+        cluster.inside("ip", "link", "delete", "low")
 
 
 def test_a_balancer_has_the_address_that_is_asked_for_or_none(
