@@ -267,9 +267,40 @@ class Cluster:
         except AssertionError as error:
             raise ClusterError(f"{error}\n{self.story(namespace)}") from error
 
+    def await_endpoints(
+        self, service: str, selector: str, namespace: str = "default", timeout_s: float = START_S
+    ) -> None:
+        """Until a Service leads to the pods that stay, and to no other.
+
+        Another controller of Kubernetes sees to that than to the pods: long after an outage one of
+        them may still hear nothing.
+        """
+
+        def are_told() -> bool:
+            pods = self.find("pods", namespace, selector)
+            staying = {
+                item["status"].get("podIP")
+                for item in pods
+                if not item["metadata"].get("deletionTimestamp")
+            }
+            slices = self.find("endpointslices", namespace, f"kubernetes.io/service-name={service}")
+            told = {
+                address
+                for item in slices
+                for endpoint in item.get("endpoints") or ()
+                if endpoint["conditions"].get("ready")
+                for address in endpoint["addresses"]
+            }
+            return told == staying
+
+        eventually(are_told, timeout_s)
+
     def story(self, namespace: str) -> str:
-        """Pods of a namespace and the ends of their logs, for who looks for a fault."""
-        lines = [self.kubectl("get", "pods", "-n", namespace, "-o", "wide")]
+        """Pods of a namespace, where its Services lead, and the ends of the pods' logs.
+
+        For who looks for a fault.
+        """
+        lines = [self.kubectl("get", "pods,endpointslices", "-n", namespace, "-o", "wide")]
         for log in sorted(self.folder.glob(f"pods/{namespace}/*/*.log")):
             tail = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
             lines += [f"--- {log.parent.name} {log.stem}", *tail]

@@ -49,7 +49,8 @@ class Load:
 def no_request_fails(cluster: Cluster, door: Door, model: str) -> Iterator[Load]:
     """Ask for completions for as long as the context lasts; fail at its end if any request failed.
 
-    The first failure is the moment to look at what the Envoys have: that is in the message.
+    The first failure is the moment to look at what the Envoys have: that is in the message, and
+    also in that of a test that fails inside of the context.
     """
     scene: list[str] = []
     is_over = threading.Event()
@@ -65,6 +66,9 @@ def no_request_fails(cluster: Cluster, door: Door, model: str) -> Iterator[Load]
         watcher.start()
         try:
             yield load
+        except AssertionError as error:
+            error.add_note("\n".join(_told_by_envoys(cluster)))
+            raise
         finally:
             is_over.set()
             watcher.join(REQUEST_S)
