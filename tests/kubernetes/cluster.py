@@ -272,8 +272,7 @@ class Cluster:
     ) -> None:
         """Until a Service leads to the pods that stay, and to no other.
 
-        Another controller of Kubernetes sees to that than to the pods: long after an outage one of
-        them may still hear nothing.
+        Another controller of Kubernetes sees to that than to the pods.
         """
 
         def are_told() -> bool:
