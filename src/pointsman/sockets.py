@@ -14,10 +14,16 @@ import aiohttp
 
 
 class LoopSocket(socket.socket):
-    """One that is closed by who has it, the loop or whoever could not connect, and never by itself.
+    """One that does not block, and is closed by who has it and never by itself.
 
     aiohttp and asyncio close what they could not use; what they could is the loop's.
     """
+
+    def __init__(
+        self, family: int = -1, kind: int = -1, protocol: int = -1, fileno: int | None = None
+    ) -> None:
+        super().__init__(family, kind, protocol, fileno)
+        self.setblocking(False)
 
     def __del__(self) -> None:
         self.detach()
@@ -26,6 +32,4 @@ class LoopSocket(socket.socket):
 def loop_socket(info: aiohttp.AddrInfoType) -> socket.socket:
     """A socket for `aiohttp.TCPConnector(socket_factory=...)`."""
     family, kind, protocol, _, _ = info
-    made = LoopSocket(family, kind, protocol)
-    made.setblocking(False)
-    return made
+    return LoopSocket(family, kind, protocol)

@@ -267,19 +267,19 @@ class Cluster:
         except AssertionError as error:
             raise ClusterError(f"{error}\n{self.story(namespace)}") from error
 
-    def await_endpoints(
-        self, service: str, selector: str, namespace: str = "default", timeout_s: float = START_S
-    ) -> None:
+    def await_endpoints(self, service: str, namespace: str = "default") -> None:
         """Until a Service leads to the pods that stay, and to no other.
 
         Another controller of Kubernetes sees to that than to the pods.
         """
 
+        selector = self.get("service", service, namespace)["spec"]["selector"]
+        labels = ",".join(f"{name}={value}" for name, value in selector.items())
+
         def are_told() -> bool:
-            pods = self.find("pods", namespace, selector)
             staying = {
                 item["status"].get("podIP")
-                for item in pods
+                for item in self.find("pods", namespace, labels)
                 if not item["metadata"].get("deletionTimestamp")
             }
             slices = self.find("endpointslices", namespace, f"kubernetes.io/service-name={service}")
@@ -292,7 +292,7 @@ class Cluster:
             }
             return told == staying
 
-        eventually(are_told, timeout_s)
+        eventually(are_told, START_S)
 
     def story(self, namespace: str) -> str:
         """Pods of a namespace, where its Services lead, and the ends of the pods' logs.

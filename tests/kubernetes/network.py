@@ -48,9 +48,7 @@ class Outside:
 
     def stream(self, family: int = socket.AF_INET) -> socket.socket:
         """A stream socket that does not block; where it was made is where it stays."""
-        made = self._thread.submit(LoopSocket, family, socket.SOCK_STREAM).result()
-        made.setblocking(False)
-        return made
+        return self._thread.submit(LoopSocket, family).result()
 
     def listener(self, host: str, port: int) -> socket.socket:
         """A socket that is bound to an address of the machine.
@@ -58,14 +56,22 @@ class Outside:
         Raises:
             OSError: the address is taken.
         """
-        made = self.stream()
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind((host, port))
-        except OSError:
-            made.close()
-            raise
-        return made
+        return bound(self.stream(), host, port)
+
+
+def bound(made: socket.socket, host: str, port: int) -> socket.socket:
+    """The same socket, bound to an address, or closed.
+
+    Raises:
+        OSError: the address is taken.
+    """
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from contextlib import suppress
 
 from pointsman.sockets import LoopSocket
 from tests.kubernetes.api import PAUSE_S, UNREACHABLE, Api, ApiError, Key, Mirror, Object
-from tests.kubernetes.network import Outside
+from tests.kubernetes.network import Outside, bound
 from tests.kubernetes.proxy import Forwarder, MakeSocket, Target
 
 API_SERVICE: Key = ("default", "kubernetes")
@@ -187,27 +187,10 @@ class Services:
     def _forwarder(self, key: Key, place: Place) -> Forwarder:
         address, port, is_outside = place
         # The API server alone is outside of the node.
-        make: MakeSocket = self._outside.stream if key == API_SERVICE else _socket
+        make: MakeSocket = self._outside.stream if key == API_SERVICE else LoopSocket
         if is_outside:
             return Forwarder(lambda: self._outside.listener(address, port), make)
-        return Forwarder(lambda: _listener(address, port), make)
-
-
-def _socket() -> socket.socket:
-    made = LoopSocket()
-    made.setblocking(False)
-    return made
-
-
-def _listener(address: str, port: int) -> socket.socket:
-    made = _socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind((address, port))
-    except OSError:
-        made.close()
-        raise
-    return made
+        return Forwarder(lambda: bound(LoopSocket(), address, port), make)
 
 
 def _claimed_network(outside: Outside) -> tuple[socket.socket, str]:

@@ -75,7 +75,7 @@ def leader(cluster: Cluster) -> str:
 def await_controllers(cluster: Cluster) -> None:
     """Until those that are wanted run, and Envoys are led to them."""
     cluster.await_rollout("pointsman", NAMESPACE)
-    cluster.await_endpoints("pointsman", "app.kubernetes.io/name=pointsman", NAMESPACE)
+    cluster.await_endpoints("pointsman", NAMESPACE)
 
 
 def conditions(cluster: Cluster, kind: str, name: str) -> dict[str, str]:
